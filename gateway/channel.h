@@ -1,0 +1,34 @@
+/*
+ * gateway/channel.h -- what the master says to its children over a socketpair.
+ *
+ * Messages are fixed-size (SOCK_SEQPACKET) and may carry one descriptor: a
+ * sealed memfd with a new bundle of settings. A child that reads end-of-file
+ * knows that the master is gone and drains.
+ */
+#ifndef WEIR_GATEWAY_CHANNEL_H
+#define WEIR_GATEWAY_CHANNEL_H
+
+#include <stdint.h>
+
+#include "shm/base/buf.h"
+#include "shm/base/check.h"
+
+enum channel_word { CHANNEL_RELOAD = 1, CHANNEL_DRAIN, CHANNEL_RELOADED };
+
+struct channel_message {
+	uint32_t word;		/* enum channel_word */
+	uint32_t reserved;
+	uint64_t version;	/* of the settings */
+};
+
+int channel_pair(int *master_end, int *child_end) MUST_CHECK;
+	/* Both non-blocking and close-on-exec. */
+int channel_send(int fd, const struct channel_message *m, int attached_fd) MUST_CHECK;
+	/* attached_fd -1: none. -1 when the peer is gone or its queue is full. */
+int channel_receive(int fd, struct channel_message *m, int *attached_fd) MUST_CHECK;
+	/* 1: a message; 0: nothing now; -1: the peer is gone. */
+int channel_memfd(struct slice content) MUST_CHECK;
+	/* A sealed memfd; -1. */
+int channel_read_memfd(int fd, struct buf *out) MUST_CHECK;
+
+#endif

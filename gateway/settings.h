@@ -1,0 +1,99 @@
+/*
+ * gateway/settings.h -- the configuration file, read whole and checked whole.
+ *
+ * The master loads the file into a *bundle*: one JSON document in which
+ * ${NAME} and file: references and certificate files are already resolved (so
+ * that unprivileged workers need not read them). Every process compiles the
+ * same bundle into a struct settings, immutable and counted: a request keeps
+ * the one that it began with. Schema: deploy/weir.schema.json.
+ */
+#ifndef WEIR_GATEWAY_SETTINGS_H
+#define WEIR_GATEWAY_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "policy/config.h"
+#include "policy/price.h"
+#include "shm/arena.h"
+#include "shm/base/buf.h"
+
+struct setting_listener {
+	char *host;		/* numeric address */
+	uint16_t port;		/* 0: the kernel chooses; printed at start */
+	bool tls;
+};
+
+struct setting_provider {
+	char *slug;
+	char *type;		/* "anthropic" */
+	char *base_url;		/* as given: "https://api.anthropic.com" */
+	char *host;		/* of base_url */
+	uint16_t port;
+	bool tls;
+	char *path_prefix;	/* "" or "/x", without a slash at the end */
+	char *api_key;		/* secret; NULL: the client's own (later) */
+	char *ca_pem;		/* own CA bundle; NULL: the system's */
+	char **models;		/* globs; none: all */
+	uint32_t models_count;
+	uint32_t index;		/* row in metrics: 1.. */
+};
+
+struct settings {
+	uint32_t refs;
+	uint64_t version;	/* 1, 2, ... by reload */
+
+	struct setting_listener *listeners;
+	uint32_t listeners_count;
+	struct setting_listener admin;	/* default 127.0.0.1:9464, plain */
+	char *tls_cert_pem, *tls_key_pem;
+
+	char *data_dir;		/* LMDB */
+	char *run_dir;		/* arena, pid file */
+	char *user;		/* NULL: "weir" if it exists and we are root */
+	uint32_t workers;	/* 0 resolved to the number of cores */
+	struct arena_sizes arena;
+	uint32_t flush_ms;	/* 100 */
+	uint32_t drain_ms;	/* 600,000: streams of ten minutes finish */
+	char *path_prefix;	/* of the public base URL, "" by default */
+
+	struct {
+		uint64_t body_bytes;	/* 33,554,432 */
+		uint32_t head_ms, body_ms, idle_ms;	/* 10 s, 60 s, 75 s. body: between two reads of a body */
+		uint32_t connect_ms, first_byte_ms, stream_idle_ms;	/* 5 s, 600 s, 300 s */
+		uint32_t ping_ms;	/* 15 s */
+		uint32_t connections;	/* a worker: 20,000 or what the descriptor limit allows */
+	} limit;
+
+	struct {
+		char **required;	/* metadata fields that each request must have */
+		uint32_t required_count;
+		bool lenient;
+	} metadata;
+
+	enum { BUDGET_STYLE_AUTO, BUDGET_STYLE_ANTHROPIC, BUDGET_STYLE_PORTKEY } budget_style;
+		/* AUTO: 429 billing_error, or Portkey's 412 where the key came
+		 * in x-portkey-api-key */
+	char *budget_text;	/* the operator's words behind a spent-budget message; "" */
+
+	struct setting_provider *providers;
+	uint32_t providers_count;
+	struct config **configs;
+	uint32_t configs_count;
+	char *default_provider;	/* slug; NULL: the only one, or none */
+	struct price_book *prices;
+	enum log_level_setting { SETTING_LOG_DEBUG, SETTING_LOG_INFO, SETTING_LOG_WARN, SETTING_LOG_ERROR } log_level;
+};
+
+bool settings_load(const char *path, struct buf *bundle, struct problems *p) MUST_CHECK;
+	/* path NULL: the defaults (and ANTHROPIC_API_KEY, if set). Reads files
+	 * and the environment; every mistake is in `p` with its JSON path. */
+struct settings *settings_compile(struct slice bundle, uint64_t version, struct problems *p);
+	/* refs 1; NULL if problems were added. */
+struct settings *settings_get(struct settings *s);
+void settings_put(struct settings *s);
+
+const struct setting_provider *settings_provider(const struct settings *s, struct slice slug);
+const struct config *settings_config(const struct settings *s, struct slice slug);
+
+#endif

@@ -1,0 +1,53 @@
+/*
+ * policy/json.h -- a bounded JSON reader over contiguous bytes, without a tree.
+ *
+ * For what comes from outside at high rate: request bodies, usage objects,
+ * metadata. It validates strictly (RFC 8259: no trailing commas, no bare
+ * control characters, lone surrogates are passed), finds values, and never
+ * allocates. Strings are skipped at memory speed. (Configuration files and
+ * the catalog's documents are read with cJSON.)
+ */
+#ifndef WEIR_POLICY_JSON_H
+#define WEIR_POLICY_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/base/check.h"
+#include "shm/base/slice.h"
+
+struct json_error {
+	size_t offset;		/* of the first byte that cannot be */
+	const char *what;	/* "expected ',' or '}'", static */
+};
+
+/* Walks the members of one object or the elements of one array. */
+struct json_iter {
+	const char *p, *end;
+	const char *start;	/* for offsets in errors */
+	bool object, first;
+	struct json_error error;	/* what == NULL: none */
+};
+
+bool json_check(struct slice text, struct json_error *why) MUST_CHECK;
+	/* The whole text is one valid JSON value. */
+bool json_iter_object(struct json_iter *it, struct slice value) MUST_CHECK;
+bool json_iter_array(struct json_iter *it, struct slice value) MUST_CHECK;
+	/* `value` begins at the bracket. false: it is something else. */
+bool json_next(struct json_iter *it, struct slice *name, struct slice *value);
+	/* name: raw string with quotes (arrays: none); value: raw span.
+	 * false at the end or on an error: look at it->error.what. */
+bool json_get(struct slice object, const char *name, struct slice *value);
+	/* First member of that name (compared unescaped); false: none. */
+bool json_is_null(struct slice value);
+bool json_to_i64(struct slice value, int64_t *out);
+	/* Integers only: 1e3, 1.0 and overflow are false. */
+bool json_to_bool(struct slice value, bool *out);
+bool json_string_eq(struct slice raw, const char *text);
+	/* Compares a raw JSON string (with quotes) with text, unescaping. */
+size_t json_unescape(struct slice raw, char *out, size_t size);
+	/* Raw string with quotes -> UTF-8 bytes; the length needed, as snprintf.
+	 * SIZE_MAX if `raw` is not a valid string. */
+
+#endif

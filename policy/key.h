@@ -1,0 +1,52 @@
+/*
+ * policy/key.h -- a caller's key: from its secret to what it may do.
+ *
+ * Compiled from the catalog's document (store/catalog.h) when a worker meets
+ * it first, and kept in the worker's cache for as long as the catalog's
+ * generation stands.
+ */
+#ifndef WEIR_POLICY_KEY_H
+#define WEIR_POLICY_KEY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "policy/metadata.h"
+#include "shm/base/slice.h"
+#include "shm/ledger.h"
+
+#define KEY_LIMITS_MAX 8
+#define KEY_MODELS_MAX 64
+
+struct key_limit {
+	struct charge charge;	/* template: amount is filled in by the request */
+	char name[48];		/* "key rpm", "key monthly budget": records, refusals */
+};
+
+struct key {
+	char *id, *slug, *workspace;
+	char *config;			/* slug or NULL */
+	bool allow_config_override;
+	bool enabled;
+	int64_t expires_wall_ns;	/* 0: never. Of the key, or of the presented hash */
+	struct metadata metadata;	/* its own defaults */
+	struct key_limit limits[KEY_LIMITS_MAX];
+	uint32_t limits_count;
+	bool has_cost_budget;
+	char *allowed_models[KEY_MODELS_MAX];	/* globs with "*"; none: all */
+	uint32_t allowed_models_count;
+	void *memory;			/* all of the above that is allocated */
+};
+
+struct key *key_compile(struct slice json, const uint8_t hash[32], char *why, size_t why_size);
+	/* `hash`: which of its secrets was presented (its own expiry applies);
+	 * NULL: none. NULL: a document that this version does not understand. */
+void key_free(struct key *k);
+bool key_model_allowed(const struct key *k, struct slice model);
+
+void key_secret_hash(struct slice secret, uint8_t hash[32]);
+	/* SHA-256. The secret has 256 random bits: no salt or stretching needed. */
+struct meter_id meter_id_of(const char *kind, struct slice id, const char *what);
+	/* First 128 bits of SHA-256("kind\0id\0what"): "key", its id, "rpm". */
+
+#endif

@@ -1,0 +1,65 @@
+/*
+ * policy/price.h -- tokens to nano-dollars.
+ *
+ * Prices are dated rows in pico-dollars a token (1e-12 USD; 5 USD per million
+ * tokens = 5,000,000), from deploy/prices.json, which is built into the
+ * program, with the operator's own rows laid over it. The sum is exact in
+ * pico-dollars and rounded half up to nano-dollars once a request.
+ */
+#ifndef WEIR_POLICY_PRICE_H
+#define WEIR_POLICY_PRICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "policy/body.h"
+#include "policy/usage.h"
+
+struct price_book;
+struct price_row;		/* one model from one day on, with its length steps */
+
+struct price_book *price_book_new(struct slice json, struct slice overrides, char *why, size_t why_size);
+	/* Both are documents of deploy/prices.schema.json; overrides may be
+	 * none. Errors name the JSON path. */
+void price_book_free(struct price_book *b);
+struct slice price_book_builtin(void);
+	/* The embedded deploy/prices.json. */
+
+const struct price_row *price_find(const struct price_book *b, struct slice provider_type,
+    struct slice model, int64_t wall_ns);
+	/* The row in force at that time. A dated id (-20251001) falls back to
+	 * its undated row; "[1m]" must be stripped before. NULL: unpriced. */
+const char *price_row_name(const struct price_row *r);
+	/* "claude-opus-5-5@2026-09-22", for the record. */
+int64_t price_row_max_output(const struct price_row *r);
+	/* The model's ceiling of output tokens; 0 if unknown. */
+int64_t price_row_max_input(const struct price_row *r);
+
+int64_t price_cost_nusd(const struct price_book *b, const struct price_row *r,
+    struct slice provider_type, const struct usage *u, int64_t wall_ns, bool *estimated);
+	/* The whole answer: iterations, steps by prompt length, geo, speed,
+	 * batch, searches. estimated is set if a part had no price of its own. */
+
+struct price_bound {
+	int64_t nusd;		/* no answer to this request can cost more */
+	int64_t input_tokens;	/* upper bound of the prompt */
+	int64_t output_tokens;	/* max_tokens, or the model's ceiling */
+};
+struct price_bound price_bound(const struct price_row *r, const struct body_scan *s,
+    bool fast, bool geo_us);
+	/* Input at the dearest class that can apply, output, searches. */
+int64_t price_input_estimate_nusd(const struct price_row *r, const struct body_scan *s);
+	/* A likely cost of the input alone (about 4 bytes a token), for an
+	 * answer that never reported usage. */
+
+/* Models, for GET /v1/models: rows of the book, newest first. */
+struct model_info {
+	struct slice id, display_name, family;	/* family: opus, sonnet, haiku, fable, mythos */
+	int64_t created_wall_ns;
+	int64_t max_input_tokens, max_tokens;
+	bool deprecated;
+};
+size_t price_book_models(const struct price_book *b, struct slice provider_type, int64_t wall_ns,
+    struct model_info *out, size_t max);
+
+#endif

@@ -1,0 +1,23 @@
+/*
+ * shm/base/clock.h -- the two clocks.
+ *
+ * Monotonic nanoseconds order things and time buckets on one boot; wall
+ * nanoseconds (UTC, since 1970) name periods and stamp records. Neither is a
+ * system call on Linux (vDSO).
+ */
+#ifndef WEIR_SHM_BASE_CLOCK_H
+#define WEIR_SHM_BASE_CLOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define NS_PER_US INT64_C(1000)
+#define NS_PER_MS INT64_C(1000000)
+#define NS_PER_S INT64_C(1000000000)
+
+int64_t clock_mono_ns(void);
+int64_t clock_wall_ns(void);
+void clock_format_utc(int64_t wall_ns, char *out, size_t size);
+	/* RFC 3339 with milliseconds: 2026-11-23T18:17:13.042Z (needs 25 bytes). */
+
+#endif

@@ -1,0 +1,58 @@
+/*
+ * store/catalog.h -- keys (and later every other entity) in LMDB.
+ *
+ * Environment <data>/catalog. Database `keys_by_hash`: SHA-256 of the secret
+ * -> key id; `keys`: key id -> JSON document; `slugs`: "workspace/slug" -> id.
+ * The secret itself is never stored. Writers are tools (`weir key ...`) and,
+ * later, the admin process; LMDB's own lock orders them. Workers only read.
+ *
+ * The number of the last committed transaction is the catalog's generation: a
+ * worker that sees it unchanged may trust what it compiled before, so a
+ * revoked key is refused from the commit on. Open after fork, once a process.
+ */
+#ifndef WEIR_STORE_CATALOG_H
+#define WEIR_STORE_CATALOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm/base/buf.h"
+#include "shm/base/check.h"
+#include "shm/base/slice.h"
+
+struct catalog;
+
+#define KEY_HASH_BYTES 32
+#define KEY_SECRET_PREFIX "weir_sk_"	/* recognisable for secret scanners */
+
+struct catalog *catalog_open(const char *data_dir, bool writable, char *why, size_t why_size);
+	/* Creates the folder and environment when writable. NULL: see why. */
+void catalog_close(struct catalog *c);
+uint64_t catalog_generation(struct catalog *c);
+	/* Cheap: no transaction, no system call. */
+bool catalog_key_by_hash(struct catalog *c, const uint8_t hash[KEY_HASH_BYTES], struct buf *json);
+	/* The key's document; false: no such key. Read-only, lock-free. */
+
+/*
+ * A key's document:
+ * {"id":"key_<16 hex>","slug":"...","workspace":"...","name":"...",
+ *  "config":"slug"|null, "allow_config_override":true, "metadata":{...},
+ *  "rate_limits":[{"type":"requests","unit":"rpm","value":60}],
+ *  "usage_limits":[{"type":"cost","credit_limit_nusd":1000000000,"period":"total|daily|weekly|monthly"}],
+ *  "allowed_models":["claude-*"]|null, "expires_at":"2026-12-31T00:00:00Z"|null,
+ *  "enabled":true, "created_at":"...", "rotated_at":null,
+ *  "hashes":[{"sha256":"<64 hex>","expires_at":null}]}
+ * After a rotation two hashes may be valid for a while.
+ */
+enum catalog_result { CATALOG_OK, CATALOG_EXISTS, CATALOG_NOT_FOUND, CATALOG_FAILED };
+
+enum catalog_result catalog_key_put(struct catalog *c, struct slice json, bool create,
+    char *why, size_t why_size) MUST_CHECK;
+	/* Inserts (create) or replaces; indexes follow in the same transaction. */
+enum catalog_result catalog_key_get(struct catalog *c, struct slice id_or_slug, struct buf *json) MUST_CHECK;
+enum catalog_result catalog_key_delete(struct catalog *c, struct slice id_or_slug) MUST_CHECK;
+typedef bool catalog_each_fn(struct slice json, void *arg);
+void catalog_keys_each(struct catalog *c, catalog_each_fn *each, void *arg);
+	/* In order of slug; stops when each() returns false. */
+
+#endif

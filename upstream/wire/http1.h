@@ -1,0 +1,85 @@
+/*
+ * upstream/wire/http1.h -- HTTP/1.1 heads and bodies in bounds, by llhttp.
+ *
+ * One reader for both sides. A head is first collected whole (up to its
+ * limit), checked for what llhttp of some versions lets pass (bare LF,
+ * obs-fold, NUL, an empty header name), and then parsed in place, so all its
+ * slices point into one piece of the owner's scratch. Body bytes are handed on
+ * as spans of the caller's buffer, never copied. Anything ambiguous is an
+ * error: both Content-Length and Transfer-Encoding, two lengths, bad chunk
+ * sizes, a space before the colon (RFC 9112, sections 5 and 6).
+ */
+#ifndef WEIR_UPSTREAM_WIRE_HTTP1_H
+#define WEIR_UPSTREAM_WIRE_HTTP1_H
+
+#include <llhttp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/base/buf.h"
+#include "shm/base/scratch.h"
+#include "shm/base/slice.h"
+#include "shm/limits.h"
+
+struct http1_header { struct slice name, value; };	/* name in lower case */
+
+struct http1_head {
+	struct slice method, target;	/* request */
+	int status;			/* response */
+	uint32_t headers_count;
+	struct http1_header *headers;	/* in the scratch, in order */
+	int64_t content_length;		/* -1: none */
+	bool chunked;
+	bool keep_alive;		/* the connection may be used again */
+	bool expect_continue;
+	bool upgrade;
+	uint8_t minor;			/* HTTP/1.<minor> */
+};
+
+enum http1_event {
+	HTTP1_MORE,		/* all bytes taken; feed more */
+	HTTP1_HEAD,		/* head complete: h->head is valid */
+	HTTP1_BODY,		/* h->span: body bytes, in the caller's buffer */
+	HTTP1_DONE,		/* message complete; h->trailing says what is left */
+	HTTP1_ERROR,		/* h->error, h->error_status */
+};
+
+struct http1 {
+	llhttp_t parser;
+	bool response;
+	uint8_t state;
+	struct scratch *mem;
+	struct buf partial;	/* a head that has not come whole */
+	uint32_t head_max;
+	struct http1_head head;
+	struct slice span;
+	struct slice rest;	/* internal: bytes not consumed yet */
+	const char *error;	/* static text for people */
+	int error_status;	/* request: 400, 431, 505, 501 */
+};
+
+void http1_init(struct http1 *h, bool response, uint32_t head_max);
+	/* Makes no allocation. */
+void http1_begin(struct http1 *h, struct scratch *mem, bool head_request);
+	/* Before each message. `mem` gets the head. head_request: the response
+	 * to HEAD has no body whatever its headers say. */
+enum http1_event http1_feed(struct http1 *h, struct slice *input);
+	/*
+	 * Takes from the front of *input and returns at each event; call again
+	 * while it returns HEAD or BODY, or input is left. On DONE, *input is what
+	 * follows the message (the next pipelined request).
+	 */
+enum http1_event http1_eof(struct http1 *h);
+	/* The peer ended: DONE for a response that ends with the connection,
+	 * MORE between messages, ERROR in the middle of one. */
+void http1_free(struct http1 *h);
+
+struct slice http1_find(const struct http1_head *head, const char *name);
+	/* First header of that lower-case name; none if absent. */
+bool http1_hop_by_hop(const struct http1_head *head, struct slice name);
+	/* connection, keep-alive, proxy-*, te, trailer, transfer-encoding,
+	 * upgrade, and what Connection names. */
+const char *http1_reason(int status);
+
+#endif
