@@ -5,6 +5,7 @@
  * weir check FILE			gateway/cmd_check.c
  * weir key create|list|rotate|revoke	gateway/cmd_key.c
  * weir logs [--follow] ...		gateway/cmd_logs.c
+ * weir health [--ready]		gateway/cmd_health.c
  *
  * Each gets argv from its own word on and returns the exit status: 0, 1 for a
  * failure of the work, 2 for a mistake in arguments or configuration (with one
@@ -17,5 +18,6 @@ int cmd_serve(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_key(int argc, char **argv);
 int cmd_logs(int argc, char **argv);
+int cmd_health(int argc, char **argv);
 
 #endif
