@@ -28,12 +28,13 @@ struct setting_provider {
 	char *slug;
 	char *type;		/* "anthropic" */
 	char *base_url;		/* as given: "https://api.anthropic.com" */
-	char *host;		/* of base_url */
+	char *host;		/* of base_url; an IPv6 address without its brackets */
 	uint16_t port;
 	bool tls;
 	char *path_prefix;	/* "" or "/x", without a slash at the end */
 	char *api_key;		/* secret; NULL: the client's own (later) */
 	char *ca_pem;		/* own CA bundle; NULL: the system's */
+	bool allow_plain_http;	/* http:// to a host that is not this machine */
 	char **models;		/* globs; none: all */
 	uint32_t models_count;
 	uint32_t index;		/* row in metrics: 1.. */
@@ -85,9 +86,20 @@ struct settings {
 	enum log_level_setting { SETTING_LOG_DEBUG, SETTING_LOG_INFO, SETTING_LOG_WARN, SETTING_LOG_ERROR } log_level;
 };
 
+/* The command line's words, which win over the file. NULL or 0: not given. */
+struct settings_overrides {
+	const char *data_dir, *run_dir, *user;
+	const char *listen, *admin_listen;	/* "address:port"; `listen` replaces all plain and TLS listeners */
+	uint32_t workers;
+};
+
 bool settings_load(const char *path, struct buf *bundle, struct problems *p) MUST_CHECK;
 	/* path NULL: the defaults (and ANTHROPIC_API_KEY, if set). Reads files
-	 * and the environment; every mistake is in `p` with its JSON path. */
+	 * and the environment; every mistake is in `p` with its JSON path. What
+	 * compiles from a loaded bundle has no mistakes any more. */
+bool settings_load_with(const char *path, const struct settings_overrides *o,
+    struct buf *bundle, struct problems *p) MUST_CHECK;
+#define SETTINGS_BUNDLE_BYTES_MAX (16u << 20)	/* for buf_init() of a bundle */
 struct settings *settings_compile(struct slice bundle, uint64_t version, struct problems *p);
 	/* refs 1; NULL if problems were added. */
 struct settings *settings_get(struct settings *s);

@@ -13,11 +13,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "shm/base/buf.h"
-#include "shm/base/check.h"
+#include "policy/problem.h"
 #include "shm/base/slice.h"
 
-struct cJSON;
+#define CONFIG_BYTES_MAX 262144		/* of an inline config; a header's bound is lower still */
+#define CONFIG_LEVELS_MAX 16		/* targets in targets */
+#define CONFIG_PARAMS_MAX 24		/* overrides: with our own edits they fit SPLICES_MAX */
+#define CONFIG_SLUG_BYTES_MAX 64
 
 struct config_param {		/* one override */
 	char *name;		/* top-level body member */
@@ -33,22 +35,20 @@ struct config {
 	int64_t request_timeout_ms;	/* to the first response header; 0: the setting's default */
 };
 
-/* Collects every mistake of a document: "path: message" lines. */
-struct problems {
-	struct buf text;	/* lines; buf_init() with a maximum before use */
-	uint32_t count;
-};
-void problem_add(struct problems *p, const char *path, const char *fmt, ...) PRINTF_LIKE(3, 4);
-
-struct config *config_parse(const struct cJSON *json, const char *path, struct problems *p);
-	/* `path` is the JSON path of this object in its document, "configs[2].config"
-	 * or "" for an inline one. NULL if a problem was added. */
+struct config *config_parse(struct slice json, const char *path, struct problems *p);
+	/* `json` is a valid JSON text (json_check() has passed), `path` the JSON
+	 * path of this object in its document, "configs[2].config" or "" for an
+	 * inline one. NULL if a problem was added. (Text and not a cJSON tree:
+	 * a tree would round the operator's numbers.) */
 struct config *config_parse_text(struct slice json, struct problems *p);
-	/* An inline x-portkey-config. */
+	/* An inline x-portkey-config: not yet checked bytes. */
 void config_free(struct config *c);
 
 bool config_split_model(struct slice model, struct slice *provider_slug, struct slice *bare);
 	/* "@slug/a/b" -> slug, a/b. false: no "@slug/" prefix (@cf/ and @hf/
 	 * are model names); then bare = model. */
+bool config_slug_valid(struct slice slug);
+	/* 1 to CONFIG_SLUG_BYTES_MAX of A-Z a-z 0-9 . _ - : slugs of configs,
+	 * providers, and what stands behind an "@". */
 
 #endif
