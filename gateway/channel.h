@@ -13,7 +13,11 @@
 #include "shm/base/buf.h"
 #include "shm/base/check.h"
 
-enum channel_word { CHANNEL_RELOAD = 1, CHANNEL_DRAIN, CHANNEL_RELOADED };
+enum channel_word {
+	CHANNEL_RELOAD = 1,	/* master -> child, with a memfd: gateway/master.h says what is in it */
+	CHANNEL_RELOADED,	/* child -> master */
+	CHANNEL_READY,		/* worker -> master: it accepts connections */
+};
 
 struct channel_message {
 	uint32_t word;		/* enum channel_word */

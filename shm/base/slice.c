@@ -63,3 +63,28 @@ slice_to_i64(struct slice s, int64_t *out)
 	*out = value;
 	return true;
 }
+
+bool
+slice_glob(struct slice pattern, struct slice s)
+{
+	size_t p = 0, i = 0, star = SIZE_MAX, mark = 0;
+
+	/* Greedy with one step back: linear for one star, quadratic at worst. */
+	while (i < s.n) {
+		if (p < pattern.n && pattern.p[p] == '*') {
+			star = p++;
+			mark = i;
+		} else if (p < pattern.n && pattern.p[p] == s.p[i]) {
+			p++;
+			i++;
+		} else if (star != SIZE_MAX) {
+			p = star + 1;
+			i = ++mark;
+		} else {
+			return false;
+		}
+	}
+	while (p < pattern.n && pattern.p[p] == '*')
+		p++;
+	return p == pattern.n;
+}

@@ -44,6 +44,8 @@ bool slice_ieq(struct slice a, struct slice b);
 bool slice_contains(struct slice s, struct slice needle);
 struct slice slice_trim(struct slice s);
 	/* Spaces and tabs at both ends removed: HTTP's optional white space. */
+bool slice_glob(struct slice pattern, struct slice s);
+	/* "*" stands for any run of bytes; everything else for itself. */
 bool slice_to_i64(struct slice s, int64_t *out);
 	/* Decimal, optional minus; false for anything else or on overflow. */
 

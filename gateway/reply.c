@@ -1,0 +1,179 @@
+/*
+ * gateway/reply.c -- see reply.h; request_refuse() and request_reply() too.
+ */
+#include "gateway/reply.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "gateway/request.h"
+#include "shm/metrics.h"
+
+#define DEFER_BODY_BYTES_MAX 262144	/* a refused request's body that is still read to keep the connection */
+#define MESSAGE_BYTES_MAX 1024
+
+bool
+text_begin(struct text *t, struct scratch *mem, size_t room)
+{
+	*t = (struct text){ .p = scratch_alloc(mem, room), .room = room };
+	return t->p != NULL;
+}
+
+void
+text_add(struct text *t, struct slice s)
+{
+	if (s.n > t->room - t->n) {
+		t->overflow = true;
+		return;
+	}
+	if (s.n)
+		memcpy(t->p + t->n, s.p, s.n);
+	t->n += s.n;
+}
+
+void
+text_str(struct text *t, const char *cstr)
+{
+	text_add(t, slice_of(cstr));
+}
+
+void
+text_int(struct text *t, int64_t value)
+{
+	char digits[24];
+	int n = snprintf(digits, sizeof(digits), "%lld", (long long)value);
+
+	text_add(t, (struct slice){ digits, (size_t)n });
+}
+
+void
+reply_status_line(struct text *t, int status)
+{
+	text_add(t, SLICE("HTTP/1.1 "));
+	text_int(t, status);
+	text_add(t, SLICE(" "));
+	text_str(t, http1_reason(status));
+	text_add(t, SLICE("\r\n"));
+}
+
+void
+reply_own_headers(struct text *t, const struct request *r)
+{
+	text_add(t, SLICE("x-weir-request-id: "));
+	text_str(t, r->id);
+	text_add(t, SLICE("\r\n"));
+	if (r->rec.trace_id.n) {
+		text_add(t, SLICE("x-portkey-trace-id: "));
+		text_add(t, r->rec.trace_id);
+		text_add(t, SLICE("\r\n"));
+	}
+	if (r->provider) {
+		text_add(t, SLICE("x-portkey-provider: "));
+		text_str(t, r->provider->type);
+		text_add(t, SLICE("\r\n"));
+	}
+	if (!r->keep_alive)
+		text_add(t, SLICE("connection: close\r\n"));
+}
+
+void
+reply_error_body(struct buf *out, const struct request *r, const char *type, struct slice message)
+{
+	buf_add_str(out, "{\"type\":\"error\",\"error\":{\"type\":");
+	buf_add_json(out, slice_of(type));
+	buf_add_str(out, ",\"message\":");
+	buf_add_json(out, message);
+	buf_add_str(out, "},\"request_id\":");
+	buf_add_json(out, slice_of(r->id));
+	buf_add_str(out, "}");
+}
+
+void
+request_reply(struct request *r, int status, const char *content_type, const char *headers, struct slice body)
+{
+	struct text t;
+
+	if (!r->body_complete)
+		r->keep_alive = false;
+	if (!r->client || !text_begin(&t, &r->mem, 1024 + strlen(headers) + r->rec.trace_id.n)) {
+		request_finish(r, r->rec.fixed.outcome, false);
+		return;
+	}
+	r->rec.fixed.status = (uint16_t)status;
+	reply_status_line(&t, status);
+	text_add(&t, SLICE("content-type: "));
+	text_str(&t, content_type);
+	text_add(&t, SLICE("\r\ncontent-length: "));
+	text_int(&t, (int64_t)body.n);
+	text_add(&t, SLICE("\r\nrequest-id: "));
+	text_str(&t, r->id);
+	text_add(&t, SLICE("\r\n"));
+	text_str(&t, headers);
+	reply_own_headers(&t, r);
+	text_add(&t, SLICE("\r\n"));
+	CHECK(!t.overflow);
+
+	struct slice pieces[2] = { text_slice(&t), body };
+	r->response_head_sent = true;
+	if (!r->head_method)
+		r->response_bytes += (int64_t)body.n;
+	stream_writev(&r->client->stream, pieces, r->head_method ? 1 : 2);
+	request_finish(r, r->rec.fixed.outcome, true);
+}
+
+/* Headers are out already: the refusal must become an event of the stream. */
+static void
+refuse_in_stream(struct request *r, const struct refusal_words *w, struct slice message)
+{
+	if (r->sse) {
+		relay_error_event(r, w->type, message);
+		r->keep_alive = false;
+		request_finish(r, w->outcome, true);
+	} else {
+		request_finish(r, w->outcome, false);
+	}
+}
+
+void
+request_refuse(struct request *r, const struct refusal_words *w, const char *fmt, ...)
+{
+	char text[MESSAGE_BYTES_MAX];
+	va_list args;
+
+	va_start(args, fmt);
+	int n = vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	size_t len = n < 0 ? 0 : (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1;
+	char *kept = scratch_dup(&r->mem, (struct slice){ text, len });
+	struct slice message = kept ? (struct slice){ kept, len } : SLICE("out of memory");
+
+	r->rec.fixed.outcome = (uint8_t)w->outcome;
+	r->rec.error_type = slice_of(w->type);
+	r->rec.error_message = message;
+	if (r->response_head_sent) {	/* whose status stands */
+		refuse_in_stream(r, w, message);
+		return;
+	}
+	r->rec.fixed.status = (uint16_t)w->status;
+	/* The body has not come whole. If it is small, read it first: then the
+	 * connection stays usable. */
+	if (!r->body_complete && r->keep_alive && !r->head.expect_continue && !r->head.chunked &&
+	    r->head.content_length <= DEFER_BODY_BYTES_MAX && r->client && r->client->state == CLIENT_BODY) {
+		r->deferred = *w;
+		r->deferred_message = message;
+		r->is_deferred = true;
+		return;
+	}
+	request_refuse_now(r, w, message);
+}
+
+void
+request_refuse_now(struct request *r, const struct refusal_words *w, struct slice message)
+{
+	struct buf body;
+
+	buf_init(&body, 16384);
+	reply_error_body(&body, r, w->type, message);
+	request_reply(r, w->status, "application/json", w->headers, buf_slice(&body));
+	buf_free(&body);
+}

@@ -1,0 +1,39 @@
+/*
+ * gateway/reply.h -- answers of weir's own, and the building of heads.
+ */
+#ifndef WEIR_GATEWAY_REPLY_H
+#define WEIR_GATEWAY_REPLY_H
+
+#include <stddef.h>
+
+#include "shm/base/check.h"
+#include "shm/base/scratch.h"
+#include "shm/base/slice.h"
+
+struct buf;
+struct request;
+
+/* A text of bounded size in a request's scratch, built piece by piece. */
+struct text {
+	char *p;
+	size_t n, room;
+	bool overflow;
+};
+
+bool text_begin(struct text *t, struct scratch *mem, size_t room) MUST_CHECK;
+void text_add(struct text *t, struct slice s);
+void text_str(struct text *t, const char *cstr);
+void text_int(struct text *t, int64_t value);
+static inline struct slice
+text_slice(const struct text *t)
+{
+	return (struct slice){ t->p, t->n };
+}
+
+void reply_status_line(struct text *t, int status);
+void reply_own_headers(struct text *t, const struct request *r);
+	/* x-weir-request-id, x-portkey-trace-id, x-portkey-provider. */
+void reply_error_body(struct buf *out, const struct request *r, const char *type, struct slice message);
+	/* The Anthropic envelope. */
+
+#endif

@@ -1,0 +1,183 @@
+/*
+ * gateway/steps_account.c -- what it cost, who pays, what is remembered.
+ *
+ * Every governed request with a known key leaves exactly one record. The money
+ * is settled in the same step of the ledger that hands the record to the
+ * keeper (shm/ledger.h).
+ */
+#include "gateway/request.h"
+#include "shm/base/clock.h"
+#include "shm/metrics.h"
+
+/* A stream that broke off before its message_delta reported no output tokens
+ * but those of message_start. A delta event of one to five tokens carries
+ * about a hundred bytes of JSON around its text, so sixteen bytes of it a token
+ * err on the side of too many. */
+#define DELTA_BYTES_A_TOKEN 16
+
+/* The usage so far: as reported, with an estimate for what was cut off. */
+static void
+usage_so_far(const struct request *r, struct usage *out, bool *estimated)
+{
+	*out = *usage_tap_usage(r->tap);
+	if (out->complete)
+		return;
+	int64_t content = (int64_t)(usage_tap_content_bytes(r->tap) / DELTA_BYTES_A_TOKEN);
+	if (content > r->bound.output_tokens && r->bound.output_tokens > 0)
+		content = r->bound.output_tokens;
+	if (content > out->tokens[TOKENS_OUTPUT]) {
+		out->tokens[TOKENS_OUTPUT] = content;
+		*estimated = true;
+	}
+}
+
+static int64_t
+priced(struct request *r, const struct usage *u, bool *estimated)
+{
+	if (!r->price || r->route != ROUTE_MESSAGES)
+		return 0;
+	return price_cost_nusd(r->plane->settings->prices, r->price, slice_of(r->provider->type), u,
+	    r->start_wall_ns, estimated);
+}
+
+void
+account_progress(struct request *r)
+{
+	struct metered m = { .cost_nusd = r->floor_nusd };
+	struct usage u;
+	bool estimated = false;
+
+	if (!r->page || r->route != ROUTE_MESSAGES)
+		return;
+	usage_so_far(r, &u, &estimated);
+	if (u.known) {
+		m.cost_nusd = priced(r, &u, &estimated);
+		memcpy(m.tokens, u.tokens, sizeof(u.tokens));
+	}
+	inflight_metered(r->page, &m);
+}
+
+void
+account_draft(struct request *r)
+{
+	struct metered floor = { .cost_nusd = r->floor_nusd };
+
+	inflight_record_set(r->page, record_encode(&r->rec, inflight_record(r->page), RECORD_BYTES_MAX));
+	inflight_metered(r->page, &floor);
+}
+
+/* What the request cost, in the record and as the return value. */
+static int64_t
+cost_of(struct request *r, enum record_outcome outcome)
+{
+	struct record_fixed *f = &r->rec.fixed;
+	bool estimated = false;
+	struct usage u;
+
+	if (r->route != ROUTE_MESSAGES || !r->sent_mono_ns || r->upstream_status >= 400)
+		return 0;	/* never billed */
+	if (!r->upstream_status) {
+		/* No answer. A provider that dropped the connection reported
+		 * nothing; one that we left may have read the prompt. */
+		f->flags |= RECORD_FLAG(PARTIAL);
+		if (outcome == OUTCOME_UPSTREAM_FAILED && r->rec.fixed.status != 504 && r->rec.fixed.status != 408)
+			return 0;
+		f->flags |= RECORD_FLAG(ESTIMATED);
+		return r->floor_nusd;
+	}
+	if (r->tap)
+		usage_so_far(r, &u, &estimated);
+	if (!r->tap || !u.known) {
+		/* 2xx without usage that we can read: never free. */
+		f->flags |= RECORD_FLAG(ESTIMATED);
+		return r->floor_nusd;
+	}
+	if (!u.complete)
+		f->flags |= RECORD_FLAG(PARTIAL);
+	memcpy(f->tokens, u.tokens, sizeof(u.tokens));
+	int64_t cost = priced(r, &u, &estimated);
+	if (estimated)
+		f->flags |= RECORD_FLAG(ESTIMATED);
+	return cost;
+}
+
+static void
+time_it(struct request *r)
+{
+	struct record_fixed *f = &r->rec.fixed;
+	int64_t now = clock_mono_ns();
+
+	f->total_ns = now - r->start_mono_ns;
+	f->overhead_ns = f->total_ns;
+	if (!r->sent_mono_ns)
+		return;
+	f->upstream_ns = (r->upstream_end_mono_ns ? r->upstream_end_mono_ns : now) - r->sent_mono_ns;
+	f->overhead_ns = f->total_ns - f->upstream_ns;
+	if (r->first_byte_mono_ns)
+		f->first_byte_ns = r->first_byte_mono_ns - r->sent_mono_ns;
+}
+
+static void
+count_it(const struct request *r)
+{
+	const struct record_fixed *f = &r->rec.fixed;
+	struct arena *a = r->worker->arena;
+	uint32_t w = r->worker->index, provider = r->provider ? r->provider->index : 0;
+
+	metrics_request(a, w, r->route, provider, f->status);
+	metrics_observe(a, w, HISTOGRAM_TOTAL, f->total_ns);
+	metrics_add(a, w, COUNTER_BYTES_IN, (uint64_t)f->request_bytes);
+	metrics_add(a, w, COUNTER_BYTES_OUT, (uint64_t)r->response_bytes);
+	if (!r->sent_mono_ns)
+		return;
+	metrics_observe(a, w, HISTOGRAM_UPSTREAM, f->upstream_ns);
+	metrics_observe(a, w, HISTOGRAM_OVERHEAD, f->overhead_ns);
+	if (r->first_byte_mono_ns)
+		metrics_observe(a, w, HISTOGRAM_FIRST_BYTE, f->first_byte_ns);
+	metrics_tokens(a, w, provider, f->tokens, f->cost_nusd);
+}
+
+static bool
+settle(struct request *r)
+{
+	struct worker *w = r->worker;
+	enum settle_verdict v = r->settle_cancel
+	    ? ledger_cancel(w->arena, w->index, r->page, true, worker_clock())
+	    : ledger_settle(w->arena, w->index, r->page, r->settle_cost_nusd, worker_clock());
+
+	if (v == SETTLE_RING_FULL)
+		return false;
+	r->page = NULL;
+	return true;
+}
+
+bool
+settle_retry(struct request *r)
+{
+	return settle(r);
+}
+
+void
+step_settle(struct request *r, enum record_outcome outcome)
+{
+	struct record_fixed *f = &r->rec.fixed;
+	struct refusal why;
+
+	time_it(r);
+	f->outcome = (uint8_t)outcome;
+	f->response_bytes = r->response_bytes;
+	f->cost_nusd = cost_of(r, outcome);
+	count_it(r);
+	if (!r->key || !route_rows[r->route].governed)
+		return;
+	/* A refusal has no page yet; its record takes one for a moment. */
+	if (!r->page && ledger_admit(r->worker->arena, r->worker->index, NULL, 0, worker_clock(), &r->page, &why) !=
+	    LEDGER_ADMITTED) {
+		r->page = NULL;
+		return;
+	}
+	inflight_record_set(r->page, record_encode(&r->rec, inflight_record(r->page), RECORD_BYTES_MAX));
+	r->settle_cancel = !r->sent_mono_ns;
+	r->settle_cost_nusd = f->cost_nusd;
+	settle(r);
+}

@@ -1,0 +1,562 @@
+/*
+ * gateway/steps_admit.c -- who asks, for what, and is there room for it.
+ *
+ * authenticate (at the head) -> resolve: config, body, model, provider,
+ * metadata -> admit: price, bound, all limits in one decision.
+ */
+#include <stdio.h>
+
+#include "gateway/reply.h"
+#include "gateway/request.h"
+#include "shm/base/clock.h"
+#include "shm/metrics.h"
+
+/* ---- authenticate ---- */
+
+static const struct refusal_words unauthenticated = {
+	.status = 401, .type = "authentication_error",
+	.headers = "x-should-retry: false\r\nwww-authenticate: Bearer\r\n", .outcome = OUTCOME_INVALID,
+};
+
+static struct slice
+bearer_token(const struct http1_head *head)
+{
+	struct slice value = http1_find(head, "authorization");
+
+	if (value.n > 7 && slice_ieq((struct slice){ value.p, 7 }, SLICE("bearer ")))
+		return slice_trim((struct slice){ value.p + 7, value.n - 7 });
+	return SLICE_NONE;
+}
+
+/* Clients send one, or the same one twice, or ours beside a placeholder. */
+static struct key *
+find_key(struct request *r, bool *any)
+{
+	struct slice offered[3] = {
+		slice_trim(http1_find(&r->head, "x-portkey-api-key")),
+		bearer_token(&r->head),
+		slice_trim(http1_find(&r->head, "x-api-key")),
+	};
+
+	for (int i = 0; i < 3; i++) {
+		if (!offered[i].n)
+			continue;
+		*any = true;
+		struct key *k = key_cache_get(r->worker->keys, offered[i]);
+		if (k) {
+			r->portkey_auth = i == 0;
+			return k;
+		}
+	}
+	return NULL;
+}
+
+enum step
+step_authenticate(struct request *r)
+{
+	bool any = false;
+
+	r->key = find_key(r, &any);
+	if (!r->key) {
+		metrics_add(r->worker->arena, r->worker->index, COUNTER_REFUSED_AUTH, 1);
+		request_refuse(r, &unauthenticated, any ? "the API key is not valid" : "an API key is required: "
+		    "send it as \"Authorization: Bearer\" or \"x-api-key\"");
+		return STEP_STOP;
+	}
+	r->rec.key_id = slice_of(r->key->id);
+	r->rec.key = slice_of(r->key->slug);
+	r->rec.workspace = slice_of(r->key->workspace);
+	bool expired = r->key->expires_wall_ns && r->key->expires_wall_ns <= r->start_wall_ns;
+	if (!r->key->enabled || expired) {
+		metrics_add(r->worker->arena, r->worker->index, COUNTER_REFUSED_AUTH, 1);
+		request_refuse(r, &unauthenticated, expired ? "the API key has expired" : "the API key has been revoked");
+		return STEP_STOP;
+	}
+	return STEP_NEXT;
+}
+
+/* ---- resolve ---- */
+
+static const struct refusal_words invalid = {
+	.status = 400, .type = "invalid_request_error", .headers = "", .outcome = OUTCOME_INVALID,
+};
+static const struct refusal_words forbidden = {
+	.status = 403, .type = "permission_error", .headers = "x-should-retry: false\r\n", .outcome = OUTCOME_REFUSED,
+};
+
+static enum step
+inline_config(struct request *r, struct slice json)
+{
+	struct problems problems = { .count = 0 };
+
+	buf_init(&problems.text, 4096);
+	r->config_inline = config_parse_text(json, &problems);
+	if (!r->config_inline)
+		request_refuse(r, &invalid, "x-portkey-config: %.*s", SLICE_FMT(buf_slice(&problems.text)));
+	buf_free(&problems.text);
+	r->config = r->config_inline;
+	r->rec.config = SLICE("inline");
+	return r->config ? STEP_NEXT : STEP_STOP;
+}
+
+static enum step
+resolve_config(struct request *r)
+{
+	struct slice named = slice_trim(http1_find(&r->head, "x-portkey-config"));
+
+	if (named.n && r->key->config && !r->key->allow_config_override) {
+		request_refuse(r, &invalid, "this API key does not allow another config than its own");
+		return STEP_STOP;
+	}
+	if (named.n && named.p[0] == '{')
+		return inline_config(r, named);
+	if (!named.n)
+		named = slice_of(r->key->config);
+	if (!named.n)
+		return STEP_NEXT;
+	r->config = settings_config(r->plane->settings, named);
+	if (!r->config) {
+		request_refuse(r, &invalid, "there is no config \"%.*s\"", named.n > 100 ? 100 : (int)named.n, named.p);
+		return STEP_STOP;
+	}
+	r->rec.config = slice_of(r->config->slug);
+	return STEP_NEXT;
+}
+
+static enum step
+scan(struct request *r, struct slice body)
+{
+	struct json_error why;
+
+	if (!body_scan(body, r->scan, &why)) {
+		request_refuse(r, &invalid, "the body is not a valid request: %s at byte %zu", why.what, why.offset);
+		return STEP_STOP;
+	}
+	return STEP_NEXT;
+}
+
+/* Overrides may change what limits and prices look at (max_tokens, tools), so
+ * the edited body is made and scanned like a client's own. */
+static enum step
+apply_overrides(struct request *r)
+{
+	struct slice pieces[2 * SPLICES_MAX + 1];
+
+	if (!r->config || r->config->override_params_count == 0)
+		return STEP_NEXT;
+	for (uint32_t i = 0; i < r->config->override_params_count; i++) {
+		const struct config_param *param = &r->config->override_params[i];
+		if (!body_set(r->scan, r->edits, param->name, slice_of(param->raw), &r->mem)) {
+			request_refuse(r, &invalid, "override_params.%s does not fit into this request", param->name);
+			return STEP_STOP;
+		}
+	}
+	size_t count = body_pieces(r->scan, r->edits, pieces, sizeof(pieces) / sizeof(*pieces));
+	size_t bytes = body_edited_bytes(r->scan, r->edits);
+	char *edited = scratch_alloc(&r->mem, bytes + 1), *at = edited;
+	if (!edited) {
+		request_refuse(r, &invalid, "the body with its overrides is too large");
+		return STEP_STOP;
+	}
+	for (size_t i = 0; i < count; i++) {
+		memcpy(at, pieces[i].p, pieces[i].n);
+		at += pieces[i].n;
+	}
+	r->edits->count = 0;
+	return scan(r, (struct slice){ edited, bytes });
+}
+
+static enum step
+requested_model(struct request *r)
+{
+	struct slice raw = r->scan->model;
+
+	if (!raw.n || !r->scan->model_is_string || raw.n <= 2) {
+		request_refuse(r, &invalid, raw.n ? "model: a non-empty string is expected" : "model: field required");
+		return STEP_STOP;
+	}
+	char *text = scratch_alloc(&r->mem, raw.n);
+	size_t n = text ? json_unescape(raw, text, raw.n) : SIZE_MAX;
+	if (n == SIZE_MAX || n > 256 || memchr(text, '\0', n)) {
+		request_refuse(r, &invalid, "model: not a model's name");
+		return STEP_STOP;
+	}
+	r->model_requested = (struct slice){ text, n };
+	r->rec.model_requested = r->model_requested;
+	return STEP_NEXT;
+}
+
+/* A request's provider, in Portkey's order: the config's target, the config's
+ * model, then what the client says, then the default. */
+static enum step
+resolve_provider(struct request *r, struct slice from_model)
+{
+	struct slice slug = SLICE_NONE, header = slice_trim(http1_find(&r->head, "x-portkey-provider"));
+
+	if (header.n && header.p[0] == '@') {
+		const char *slash = memchr(header.p, '/', header.n);
+		header = (struct slice){ header.p + 1, (slash ? (size_t)(slash - header.p) : header.n) - 1 };
+	}
+	if (!header.n)
+		header = slice_trim(http1_find(&r->head, "x-portkey-virtual-key"));
+
+	if (r->config && r->config->provider)
+		slug = slice_of(r->config->provider);
+	else if (r->config && from_model.n)
+		slug = from_model;
+	else if (header.n)
+		slug = header;
+	else if (from_model.n)
+		slug = from_model;
+	else
+		slug = slice_of(r->plane->settings->default_provider);
+
+	r->provider = slug.n ? settings_provider(r->plane->settings, slug) : NULL;
+	if (!r->provider) {
+		if (slug.n)
+			request_refuse(r, &invalid, "there is no provider \"%.*s\"", slug.n > 100 ? 100 : (int)slug.n, slug.p);
+		else
+			request_refuse(r, &invalid, "no provider is configured for this request: name one with "
+			    "x-portkey-provider, a config, or a model \"@provider/model\"");
+		return STEP_STOP;
+	}
+	r->rec.provider = slice_of(r->provider->slug);
+	return STEP_NEXT;
+}
+
+static void
+list_allowed(const struct request *r, struct buf *out)
+{
+	for (uint32_t i = 0; i < r->key->allowed_models_count && out->n < 400; i++)
+		buf_printf(out, "%s%s", i ? ", " : "", r->key->allowed_models[i]);
+}
+
+static enum step
+check_model_allowed(struct request *r)
+{
+	struct buf names;
+
+	if (!key_model_allowed(r->key, r->model)) {
+		buf_init(&names, 1024);
+		list_allowed(r, &names);
+		request_refuse(r, &forbidden, "model \"%.*s\" is not allowed for this API key; allowed: %.*s",
+		    SLICE_FMT(r->model), SLICE_FMT(buf_slice(&names)));
+		buf_free(&names);
+		return STEP_STOP;
+	}
+	bool served = r->provider->models_count == 0;
+	for (uint32_t i = 0; i < r->provider->models_count && !served; i++)
+		served = slice_glob(slice_of(r->provider->models[i]), r->model);
+	if (!served) {
+		static const struct refusal_words unknown = {
+			.status = 404, .type = "not_found_error", .headers = "", .outcome = OUTCOME_INVALID,
+		};
+		request_refuse(r, &unknown, "model: %.*s (not offered by provider \"%s\")",
+		    SLICE_FMT(r->model), r->provider->slug);
+		return STEP_STOP;
+	}
+	return STEP_NEXT;
+}
+
+static enum step
+resolve_model(struct request *r)
+{
+	struct slice named = r->config && r->config->model ? slice_of(r->config->model) : r->model_requested;
+	struct slice slug = SLICE_NONE, bare;
+
+	config_split_model(named, &slug, &bare);
+	/* Claude Code's mark for the long context; on the wire it is a beta. */
+	if (bare.n > 4 && memcmp(bare.p + bare.n - 4, "[1m]", 4) == 0) {
+		bare.n -= 4;
+		r->beta_1m = true;
+	}
+	r->model = bare;
+	r->rec.model = bare;
+	if (resolve_provider(r, slug) == STEP_STOP || check_model_allowed(r) == STEP_STOP)
+		return STEP_STOP;
+	if (slice_eq(r->model, r->model_requested))
+		return STEP_NEXT;
+
+	struct buf quoted;
+	buf_init(&quoted, 4096);
+	buf_add_json(&quoted, r->model);
+	char *raw = scratch_dup(&r->mem, buf_slice(&quoted));
+	size_t n = quoted.n;
+	buf_free(&quoted);
+	if (!raw || !body_set(r->scan, r->edits, "model", (struct slice){ raw, n }, &r->mem)) {
+		request_refuse(r, &invalid, "the body with its model is too large");
+		return STEP_STOP;
+	}
+	r->model_remapped = true;
+	r->rec.fixed.flags |= RECORD_FLAG(MODEL_REMAPPED);
+	return STEP_NEXT;
+}
+
+static enum step
+check_numbers(struct request *r)
+{
+	const struct body_scan *s = r->scan;
+
+	if (!s->stream_valid) {
+		request_refuse(r, &invalid, "stream: true or false is expected");
+		return STEP_STOP;
+	}
+	/* Above any model's window, the number cannot be meant, and a hold for it
+	 * would be absurd. What a model really allows is for its provider to say. */
+	if (s->has_max_tokens && (s->max_tokens < 0 || s->max_tokens > 100000000)) {
+		request_refuse(r, &invalid, "max_tokens: an integer from 0 to 100000000 is expected");
+		return STEP_STOP;
+	}
+	r->stream = s->stream && r->route == ROUTE_MESSAGES;
+	if (r->stream)
+		r->rec.fixed.flags |= RECORD_FLAG(STREAM);
+	return STEP_NEXT;
+}
+
+static enum step
+resolve_metadata(struct request *r)
+{
+	const struct settings *s = r->plane->settings;
+	struct slice header = slice_trim(http1_find(&r->head, "x-portkey-metadata"));
+	struct metadata_error why;
+
+	r->metadata = scratch_alloc(&r->mem, sizeof(*r->metadata));
+	if (!r->metadata) {
+		request_refuse(r, &invalid, "the request is too large");
+		return STEP_STOP;
+	}
+	r->metadata->count = 0;
+	if (header.n && !metadata_parse(header, s->metadata.lenient, &r->mem, r->metadata, &why)) {
+		request_refuse(r, &invalid, "x-portkey-metadata: %s (at byte %zu)", why.what, why.offset);
+		return STEP_STOP;
+	}
+	if (!metadata_merge(r->metadata, &r->key->metadata)) {
+		request_refuse(r, &invalid, "x-portkey-metadata: more than %d fields", METADATA_PAIRS_MAX);
+		return STEP_STOP;
+	}
+	for (uint32_t i = 0; i < s->metadata.required_count; i++) {
+		if (!metadata_get(r->metadata, slice_of(s->metadata.required[i]))) {
+			request_refuse(r, &invalid, "x-portkey-metadata: the field \"%s\" is required here",
+			    s->metadata.required[i]);
+			return STEP_STOP;
+		}
+	}
+	r->rec.metadata = metadata_json(r->metadata, &r->mem);
+	if (!r->rec.metadata.p) {
+		request_refuse(r, &invalid, "x-portkey-metadata: longer than %d bytes", METADATA_BYTES_MAX);
+		return STEP_STOP;
+	}
+	return STEP_NEXT;
+}
+
+enum step
+step_resolve(struct request *r)
+{
+	r->scan = scratch_alloc(&r->mem, sizeof(*r->scan));
+	r->edits = scratch_alloc(&r->mem, sizeof(*r->edits));
+	if (!r->scan || !r->edits) {
+		request_refuse(r, &invalid, "the request is too large");
+		return STEP_STOP;
+	}
+	r->edits->count = 0;
+	if (resolve_metadata(r) == STEP_STOP || resolve_config(r) == STEP_STOP ||
+	    scan(r, (struct slice){ r->body, r->body_n }) == STEP_STOP ||
+	    requested_model(r) == STEP_STOP || apply_overrides(r) == STEP_STOP ||
+	    resolve_model(r) == STEP_STOP || check_numbers(r) == STEP_STOP)
+		return STEP_STOP;
+	r->first_byte_ms = r->config && r->config->request_timeout_ms
+	    ? (uint32_t)r->config->request_timeout_ms : r->plane->settings->limit.first_byte_ms;
+	return STEP_NEXT;
+}
+
+/* ---- admit ---- */
+
+static bool
+body_has_text(const struct request *r, const char *member, const char *text)
+{
+	const struct body_member *m = body_find(r->scan, member);
+
+	return m && json_string_eq(m->value, text);
+}
+
+static enum step
+price_request(struct request *r)
+{
+	const struct settings *s = r->plane->settings;
+
+	r->price = price_find(s->prices, slice_of(r->provider->type), r->model, r->start_wall_ns);
+	if (r->route == ROUTE_COUNT_TOKENS)
+		return STEP_NEXT;	/* free of charge */
+	if (r->price) {
+		r->rec.price = slice_of(price_row_name(r->price));
+		r->bound = price_bound(r->price, r->scan, body_has_text(r, "speed", "fast"),
+		    body_has_text(r, "inference_geo", "us"));
+		r->floor_nusd = price_input_estimate_nusd(r->price, r->scan);
+		r->rec.fixed.held_nusd = r->bound.nusd;
+		return STEP_NEXT;
+	}
+	r->rec.fixed.flags |= RECORD_FLAG(UNPRICED);
+	metrics_add(r->worker->arena, r->worker->index, COUNTER_UNPRICED, 1);
+	if (!r->key->has_cost_budget)
+		return STEP_NEXT;
+	request_refuse(r, &invalid, "model \"%.*s\" has no price, and this API key has a cost budget: add to the "
+	    "settings \"prices\": [{\"provider\": \"%s\", \"model\": \"%.*s\", \"prices\": [{\"valid_from\": "
+	    "\"2026-01-01\", \"input\": 3000000, \"output\": 15000000}]}] (pico-dollars a token)",
+	    SLICE_FMT(r->model), r->provider->type, SLICE_FMT(r->model));
+	return STEP_STOP;
+}
+
+static uint32_t
+collect_charges(struct request *r, struct charge *charges, const struct key_limit **names)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < r->key->limits_count; i++) {
+		const struct key_limit *limit = &r->key->limits[i];
+
+		if (limit->charge.kind == METER_BUDGET && r->route == ROUTE_COUNT_TOKENS)
+			continue;	/* never billed, so never blocked by a budget */
+		charges[n] = limit->charge;
+		charges[n].amount = limit->charge.kind == METER_BUDGET ? r->bound.nusd : 1;
+		names[n++] = limit;
+	}
+	return n;
+}
+
+static void
+refuse_rate(struct request *r, const struct key_limit *limit, const struct refusal *why)
+{
+	/* Rounded up: a client that waits this long is admitted. Over a minute
+	 * clients give up at once, which is right when waiting cannot help. */
+	int64_t seconds = why->wait_ns < 0 ? 86400 : (why->wait_ns + NS_PER_S - 1) / NS_PER_S;
+	char headers[64];
+	struct refusal_words words = {
+		.status = 429, .type = "rate_limit_error", .headers = headers, .outcome = OUTCOME_REFUSED,
+	};
+
+	if (seconds < 1)
+		seconds = 1;
+	snprintf(headers, sizeof(headers), "retry-after: %lld\r\n", (long long)seconds);
+	metrics_add(r->worker->arena, r->worker->index, COUNTER_REFUSED_RATE, 1);
+	request_refuse(r, &words, "rate limit reached (%s: %lld); try again in %lld s", limit->name,
+	    (long long)why->limit, (long long)seconds);
+}
+
+static void
+dollars(char *out, size_t size, int64_t nusd)
+{
+	int64_t cents = nusd / 10000000, rest = nusd % 10000000;
+
+	if (rest)
+		snprintf(out, size, "$%lld.%09lld", (long long)(nusd / NS_PER_S), (long long)(nusd % NS_PER_S));
+	else
+		snprintf(out, size, "$%lld.%02lld", (long long)(cents / 100), (long long)(cents % 100));
+}
+
+static void
+refuse_portkey(struct request *r)
+{
+	static const char body[] = "{\"status\":\"failure\",\"type\":\"error\",\"message\":\"Portkey Error: Portkey API Key "
+	    "Usage Limit Exceeded. Error Code: 04\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"Portkey "
+	    "Error: Portkey API Key Usage Limit Exceeded. Error Code: 04\",\"code\":\"04\"},\"request_id\":\"%s\"}";
+	char text[512];
+	int n = snprintf(text, sizeof(text), body, r->id);
+
+	r->rec.fixed.outcome = OUTCOME_REFUSED;
+	r->rec.error_type = SLICE("billing_error");
+	r->rec.error_message = SLICE("usage limit exceeded");
+	request_reply(r, 412, "application/json;charset=UTF-8", "x-should-retry: false\r\n",
+	    (struct slice){ text, (size_t)n });
+}
+
+static void
+refuse_budget(struct request *r, const struct key_limit *limit, const struct refusal *why, struct now now)
+{
+	static const char *const periods[] = { "total", "daily", "weekly", "monthly" };
+	const struct settings *s = r->plane->settings;
+	int64_t reset_ns = period_end_ns(limit->charge.period, now.wall_ns);
+	int64_t seconds = reset_ns ? (reset_ns - now.wall_ns + NS_PER_S - 1) / NS_PER_S : 0;
+	char headers[96], until[32] = "", resets[64] = "never resets", left[40], most[40];
+	struct refusal_words words = {
+		.status = 429, .type = "billing_error", .headers = headers, .outcome = OUTCOME_REFUSED,
+	};
+
+	metrics_add(r->worker->arena, r->worker->index, COUNTER_REFUSED_BUDGET, 1);
+	if (s->budget_style == BUDGET_STYLE_PORTKEY || (s->budget_style == BUDGET_STYLE_AUTO && r->portkey_auth)) {
+		refuse_portkey(r);
+		return;
+	}
+	snprintf(headers, sizeof(headers), "x-should-retry: false\r\n");
+	if (reset_ns) {
+		snprintf(headers, sizeof(headers), "x-should-retry: false\r\nretry-after: %lld\r\n", (long long)seconds);
+		clock_format_utc(reset_ns, until, sizeof(until));
+		until[10] = ' ';
+		snprintf(resets, sizeof(resets), "resets %.16s UTC", until);
+	}
+	const char *period = periods[limit->charge.period];
+	const char *gap = *s->budget_text ? ". " : "";
+	if (why->spent >= why->limit) {
+		request_refuse(r, &words, "spend limit reached (%s; %s)%s%s", period, resets, gap, s->budget_text);
+		return;
+	}
+	dollars(left, sizeof(left), why->limit - why->spent - why->held);
+	dollars(most, sizeof(most), r->bound.nusd);
+	if (r->bound.nusd <= why->limit - why->spent) {
+		/* It would fit once requests in flight have settled. */
+		words.type = "rate_limit_error";
+		snprintf(headers, sizeof(headers), "retry-after: 1\r\n");
+		request_refuse(r, &words, "the rest of the %s spend limit (%s) is reserved by requests in flight", period,
+		    left);
+		return;
+	}
+	request_refuse(r, &words, "spend limit reached (%s; %s): this request could cost up to %s and %s are left; "
+	    "lower max_tokens%s%s", period, resets, most, left, gap, s->budget_text);
+}
+
+static void
+refuse_capacity(struct request *r, enum ledger_verdict verdict)
+{
+	static const struct refusal_words busy = {
+		.status = 529, .type = "overloaded_error", .headers = "retry-after: 1\r\n", .outcome = OUTCOME_REFUSED,
+	};
+	static const struct refusal_words full = {
+		.status = 503, .type = "api_error", .headers = "x-should-retry: false\r\n", .outcome = OUTCOME_REFUSED,
+	};
+
+	if (verdict == LEDGER_BUSY)
+		request_refuse(r, &busy, "too many requests are in flight");
+	else
+		request_refuse(r, &full, "the table of limits is full: the setting ledger.meters must be raised");
+}
+
+enum step
+step_admit(struct request *r)
+{
+	struct charge charges[CHARGES_MAX];
+	const struct key_limit *names[CHARGES_MAX];
+	struct refusal why;
+
+	if (price_request(r) == STEP_STOP)
+		return STEP_STOP;
+	uint32_t n = collect_charges(r, charges, names);
+	struct now now = worker_clock();
+	enum ledger_verdict verdict = ledger_admit(r->worker->arena, r->worker->index, charges, n, now, &r->page, &why);
+	for (uint32_t i = 0; i < n; i++)	/* where the meters are, for the next request of this key */
+		r->key->limits[names[i] - r->key->limits].charge.row = charges[i].row;
+	if (verdict == LEDGER_ADMITTED) {
+		account_draft(r);
+		return STEP_NEXT;
+	}
+	r->page = NULL;
+	if (verdict != LEDGER_REFUSED) {
+		refuse_capacity(r, verdict);
+		return STEP_STOP;
+	}
+	const struct key_limit *limit = names[why.charge];
+	r->rec.limit = slice_of(limit->name);
+	if (limit->charge.kind == METER_BUCKET)
+		refuse_rate(r, limit, &why);
+	else
+		refuse_budget(r, limit, &why, now);
+	return STEP_STOP;
+}

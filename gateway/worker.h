@@ -1,0 +1,107 @@
+/*
+ * gateway/worker.h -- a worker process: the data plane.
+ *
+ * One libuv loop, its listeners, its client connections, its upstream pool.
+ * Nothing here blocks, writes LMDB, or waits for another process. Everything
+ * per process hangs on struct worker; there is one, made after the fork.
+ */
+#ifndef WEIR_GATEWAY_WORKER_H
+#define WEIR_GATEWAY_WORKER_H
+
+#include <stdint.h>
+#include <uv.h>
+
+#include "gateway/key_cache.h"
+#include "gateway/settings.h"
+#include "gateway/timeline.h"
+#include "shm/arena.h"
+#include "shm/ledger.h"
+#include "shm/base/clock.h"
+#include "store/catalog.h"
+#include "upstream/exchange.h"
+#include "upstream/wire/tls.h"
+
+struct client;
+struct request;
+struct worker;
+
+struct listener {
+	uv_tcp_t tcp;
+	struct worker *worker;
+	bool tls;
+	bool waiting;		/* a connection waits in the kernel: intake is paused */
+};
+
+/* What the settings of one version need at run time; counted with them. */
+struct plane {
+	uint32_t refs;
+	struct settings *settings;
+	struct target **targets;	/* by provider, in the order of settings */
+	struct tls_context *tls;	/* NULL: no TLS listener */
+};
+
+struct worker {
+	uv_loop_t loop;
+	uint32_t index;
+	struct arena *arena;
+	struct plane *plane;		/* of the newest settings */
+	struct catalog *catalog;
+	struct key_cache *keys;
+	struct upstream *upstream;
+
+	struct listener *listeners;
+	uint32_t listeners_count;
+	uv_timer_t tick;
+	uv_signal_t on_term;
+	uv_poll_t control;
+	int control_fd;
+
+	struct timeline idle, head, body, linger, stall;	/* client deadlines */
+	struct timeline quiet;		/* event streams, by last byte to the client */
+	uint32_t clients;		/* open connections */
+	struct request *unsettled;	/* finished, but the ring had no room */
+	struct request *parked;		/* ready to run, held back meanwhile (oldest first) */
+	struct request *parked_last;
+	bool draining;
+	uint64_t heartbeat_ms;
+	uint64_t random[2];		/* request ids; not secret */
+};
+
+struct worker_boot {		/* what the master hands down */
+	struct arena *arena;
+	uint32_t index;
+	struct settings *settings;
+	const struct tls_ticket_keys *ticket_keys;
+	const struct setting_listener *listeners;	/* as bound at the start; a reload keeps them */
+	uint32_t listeners_count;
+	const int *listen_fds;		/* of this worker, in their order */
+	int control_fd;
+};
+
+int worker_run(const struct worker_boot *boot);
+	/* The process's main function: returns its exit status. */
+
+static inline uint64_t
+worker_now_ms(struct worker *w)
+{
+	return uv_now(&w->loop);
+}
+
+static inline struct now
+worker_clock(void)
+{
+	return (struct now){ clock_mono_ns(), clock_wall_ns() };
+}
+
+static inline bool
+worker_intake_paused(const struct worker *w)
+{
+	return w->unsettled != NULL;
+}
+
+struct plane *plane_get(struct plane *p);
+void plane_put(struct plane *p);
+void worker_client_closed(struct worker *w);
+	/* One connection fewer; a draining worker without any ends. */
+
+#endif
