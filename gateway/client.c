@@ -16,6 +16,7 @@
 #include "shm/metrics.h"
 
 #define LINGER_BYTES_MAX (64u << 20)	/* an upload that nobody wants any more */
+#define BODY_PROGRESS_BYTES 1024	/* in body_ms: a client that trickles single bytes is cut */
 
 static void client_feed(struct client *c, struct slice in);
 
@@ -129,6 +130,7 @@ client_step(struct client *c, struct slice *in)
 		return false;
 	case HTTP1_HEAD:
 		c->state = CLIENT_BODY;
+		c->unrewarded = 0;
 		timepoint_touch(&w->body, &c->deadline, worker_now_ms(w));
 		c->request->head = c->http.head;
 		request_head(c->request);
@@ -172,7 +174,11 @@ on_data(struct stream *s, const char *p, size_t n)
 
 	switch (c->state) {
 	case CLIENT_BODY:
-		timepoint_touch(&c->worker->body, &c->deadline, worker_now_ms(c->worker));
+		c->unrewarded += n;
+		if (c->unrewarded >= BODY_PROGRESS_BYTES) {
+			c->unrewarded = 0;
+			timepoint_touch(&c->worker->body, &c->deadline, worker_now_ms(c->worker));
+		}
 		client_feed(c, (struct slice){ p, n });
 		break;
 	case CLIENT_IDLE:

@@ -37,6 +37,7 @@ struct client {
 	enum client_state state;
 	bool tls, paused, gone, feeding;
 	uint32_t linger_bytes;
+	size_t unrewarded;		/* body bytes since its deadline was moved */
 	uint64_t written_seen;		/* progress of a slow reader */
 	char address[46];		/* numeric, INET6_ADDRSTRLEN */
 };

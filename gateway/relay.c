@@ -308,6 +308,14 @@ on_head(void *arg, const struct http1_head *head)
 
 	r->first_byte_mono_ns = clock_mono_ns();
 	r->upstream_status = head->status;
+	/* Nothing can be sent again from here on: a prompt of megabytes need not
+	 * wait for the end of its answer. */
+	scratch_reset(&r->body_mem);
+	buf_free(&r->body_grown);
+	r->body = NULL;
+	r->scan = NULL;
+	r->edits = NULL;
+	r->metadata = NULL;
 	/* Kept: the exchange's memory ends before the record is written. */
 	char *kept = id.n && id.n <= 256 ? scratch_dup(&r->mem, id) : NULL;
 	r->rec.provider_request_id = kept ? (struct slice){ kept, id.n } : SLICE_NONE;

@@ -12,7 +12,7 @@
 #include "shm/metrics.h"
 
 #define KEPT_REQUESTS_MAX 1024		/* structs kept for reuse: about 2 MiB */
-#define SCRATCH_BEYOND_BODY (1u << 20)	/* head, decisions, edits, provider's head */
+#define SCRATCH_MAX (1u << 20)	/* heads, decisions, records */
 
 static struct {
 	struct request *free;
@@ -58,7 +58,8 @@ request_new(struct client *c)
 	r->plane = plane_get(c->worker->plane);
 
 	uint64_t body_max = r->plane->settings->limit.body_bytes;
-	scratch_init(&r->mem, body_max + SCRATCH_BEYOND_BODY);
+	scratch_init(&r->mem, SCRATCH_MAX);
+	scratch_init(&r->body_mem, 2 * body_max + SCRATCH_MAX);	/* twice: with overrides it is copied */
 	buf_init(&r->body_grown, body_max);
 	buf_init(&r->held, body_max);
 	buf_init(&r->tail, SSE_TAIL_BYTES_MAX + HTTP_READ_BYTES);
@@ -89,6 +90,7 @@ request_free(struct request *r)
 	buf_free(&r->held);
 	buf_free(&r->tail);
 	buf_free(&r->late_error);
+	scratch_reset(&r->body_mem);
 	scratch_reset(&r->mem);
 	plane_put(r->plane);
 	if (pool.count < KEPT_REQUESTS_MAX) {
@@ -203,7 +205,7 @@ request_head(struct request *r)
 		return;
 	if (r->head.content_length > 0) {
 		r->body_room = (size_t)r->head.content_length;
-		r->body = scratch_alloc(&r->mem, r->body_room);
+		r->body = scratch_alloc(&r->body_mem, r->body_room);
 		if (!r->body) {
 			static const struct refusal_words no_memory = {
 				.status = 503, .type = "overloaded_error", .headers = "retry-after: 1\r\n",

@@ -45,7 +45,8 @@ struct request {
 	struct client *client;		/* NULL once the client is gone */
 	struct worker *worker;
 	struct plane *plane;
-	struct scratch mem;
+	struct scratch mem;		/* until the end */
+	struct scratch body_mem;	/* body, scan, what is sent: until the provider answers */
 	struct request *next;		/* parked or unsettled */
 	struct timepoint quiet;		/* event streams: last byte to the client */
 
@@ -54,7 +55,7 @@ struct request {
 	enum route route;
 	bool head_method;		/* HEAD: answered without a body */
 	struct slice query, model_id;
-	char *body;			/* in the scratch if its length was announced ... */
+	char *body;			/* in body_mem if its length was announced ... */
 	size_t body_n, body_room;
 	struct buf body_grown;		/* ... here if it came in chunks */
 	bool keep_alive, body_complete;

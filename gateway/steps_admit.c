@@ -146,14 +146,14 @@ apply_overrides(struct request *r)
 		return STEP_NEXT;
 	for (uint32_t i = 0; i < r->config->override_params_count; i++) {
 		const struct config_param *param = &r->config->override_params[i];
-		if (!body_set(r->scan, r->edits, param->name, slice_of(param->raw), &r->mem)) {
+		if (!body_set(r->scan, r->edits, param->name, slice_of(param->raw), &r->body_mem)) {
 			request_refuse(r, &invalid, "override_params.%s does not fit into this request", param->name);
 			return STEP_STOP;
 		}
 	}
 	size_t count = body_pieces(r->scan, r->edits, pieces, sizeof(pieces) / sizeof(*pieces));
 	size_t bytes = body_edited_bytes(r->scan, r->edits);
-	char *edited = scratch_alloc(&r->mem, bytes + 1), *at = edited;
+	char *edited = scratch_alloc(&r->body_mem, bytes + 1), *at = edited;
 	if (!edited) {
 		request_refuse(r, &invalid, "the body with its overrides is too large");
 		return STEP_STOP;
@@ -280,10 +280,10 @@ resolve_model(struct request *r)
 	struct buf quoted;
 	buf_init(&quoted, 4096);
 	buf_add_json(&quoted, r->model);
-	char *raw = scratch_dup(&r->mem, buf_slice(&quoted));
+	char *raw = scratch_dup(&r->body_mem, buf_slice(&quoted));
 	size_t n = quoted.n;
 	buf_free(&quoted);
-	if (!raw || !body_set(r->scan, r->edits, "model", (struct slice){ raw, n }, &r->mem)) {
+	if (!raw || !body_set(r->scan, r->edits, "model", (struct slice){ raw, n }, &r->body_mem)) {
 		request_refuse(r, &invalid, "the body with its model is too large");
 		return STEP_STOP;
 	}
@@ -320,13 +320,13 @@ resolve_metadata(struct request *r)
 	struct slice header = slice_trim(http1_find(&r->head, "x-portkey-metadata"));
 	struct metadata_error why;
 
-	r->metadata = scratch_alloc(&r->mem, sizeof(*r->metadata));
+	r->metadata = scratch_alloc(&r->body_mem, sizeof(*r->metadata));
 	if (!r->metadata) {
 		request_refuse(r, &invalid, "the request is too large");
 		return STEP_STOP;
 	}
 	r->metadata->count = 0;
-	if (header.n && !metadata_parse(header, s->metadata.lenient, &r->mem, r->metadata, &why)) {
+	if (header.n && !metadata_parse(header, s->metadata.lenient, &r->body_mem, r->metadata, &why)) {
 		request_refuse(r, &invalid, "x-portkey-metadata: %s (at byte %zu)", why.what, why.offset);
 		return STEP_STOP;
 	}
@@ -352,8 +352,8 @@ resolve_metadata(struct request *r)
 enum step
 step_resolve(struct request *r)
 {
-	r->scan = scratch_alloc(&r->mem, sizeof(*r->scan));
-	r->edits = scratch_alloc(&r->mem, sizeof(*r->edits));
+	r->scan = scratch_alloc(&r->body_mem, sizeof(*r->scan));
+	r->edits = scratch_alloc(&r->body_mem, sizeof(*r->edits));
 	if (!r->scan || !r->edits) {
 		request_refuse(r, &invalid, "the request is too large");
 		return STEP_STOP;

@@ -82,7 +82,7 @@ build_head(struct request *r, struct text *t)
 {
 	const struct setting_provider *p = r->provider;
 
-	if (!text_begin(t, &r->mem, head_room(r)))
+	if (!text_begin(t, &r->body_mem, head_room(r)))
 		return false;
 	text_add(t, SLICE("POST "));
 	text_str(t, p->path_prefix);
@@ -116,7 +116,7 @@ step_send(struct request *r)
 	const struct settings *s = r->plane->settings;
 	struct target *target = r->plane->targets[r->provider - s->providers];
 	size_t most = 2 * SPLICES_MAX + 2;
-	struct slice *pieces = scratch_alloc(&r->mem, (r->edits->count ? most : 2) * sizeof(*pieces));
+	struct slice *pieces = scratch_alloc(&r->body_mem, (r->edits->count ? most : 2) * sizeof(*pieces));
 	struct text head;
 
 	if (!pieces || !build_head(r, &head)) {

@@ -1,0 +1,118 @@
+/*
+ * gateway/settings_fields.c -- see settings_fields.h.
+ *
+ * Bounds are there to catch slips (seconds for milliseconds, a missing zero)
+ * and to keep sums in their types; within them the operator is right.
+ */
+#include "gateway/settings_fields.h"
+
+#define ROOT(member) .offset = offsetof(struct settings, member)
+#define DRAFT(member) .offset = offsetof(struct settings_draft, member)
+#define LISTENER(member) .offset = offsetof(struct setting_listener, member)
+#define PROVIDER(member) .offset = offsetof(struct setting_provider, member)
+#define CONFIG(member) .offset = offsetof(struct draft_config, member)
+#define DAY_MS 86400000
+
+/*
+ * run_dir will hold sockets, whose paths have 107 bytes; 16 are left for their
+ * names.
+ */
+#define RUN_DIR_BYTES_MAX 91
+#define DATA_DIR_BYTES_MAX 1024		/* leaves room for names within PATH_MAX */
+
+const struct setting_field setting_fields[] = {
+	{ "$schema", SETTING_STRING, DRAFT(schema), .max = 1024 },
+	{ "listen", SETTING_LISTEN, .fallback = "[\"127.0.0.1:8080\"]", .max = 16 },
+	{ "listen[].address", SETTING_ADDRESS, .required = true, .offset = 0 },
+	{ "listen[].tls", SETTING_BOOL, LISTENER(tls), .fallback = "false" },
+	{ "tls", SETTING_SECTION },
+	{ "tls.certificate", SETTING_FILE, ROOT(tls_cert_pem) },
+	{ "tls.key", SETTING_FILE, ROOT(tls_key_pem) },
+	{ "admin", SETTING_SECTION },
+	{ "admin.listen", SETTING_ADDRESS, ROOT(admin), .fallback = "\"127.0.0.1:9464\"" },
+	{ "data_dir", SETTING_DIR, ROOT(data_dir), .min = 1, .max = DATA_DIR_BYTES_MAX },
+	{ "run_dir", SETTING_DIR, ROOT(run_dir), .min = 1, .max = RUN_DIR_BYTES_MAX },
+	{ "user", SETTING_STRING, ROOT(user), .min = 1, .max = 32 },
+	{ "workers", SETTING_U32, ROOT(workers), .zero_is_default = true, .min = 1, .max = WORKERS_MAX },
+
+	{ "ledger", SETTING_SECTION },
+	{ "ledger.meters", SETTING_POWER2, ROOT(arena.meters), .fallback = "65536", .min = 1024, .max = 16777216 },
+	{ "ledger.inflight", SETTING_U32, ROOT(arena.inflight), .fallback = "2048", .min = 16, .max = 65536 },
+	{ "ledger.ring_bytes", SETTING_POWER2, ROOT(arena.ring_bytes), .fallback = "4194304",
+	    .min = 65536, .max = 1073741824 },
+	{ "ledger.flush_ms", SETTING_U32, ROOT(flush_ms), .fallback = "100", .min = 1, .max = 10000 },
+
+	{ "limits", SETTING_SECTION },
+	{ "limits.body_bytes", SETTING_U64, ROOT(limit.body_bytes), .fallback = "33554432",
+	    .min = 1024, .max = 1073741824 },
+	{ "limits.head_ms", SETTING_U32, ROOT(limit.head_ms), .fallback = "10000", .min = 10, .max = DAY_MS },
+	{ "limits.body_ms", SETTING_U32, ROOT(limit.body_ms), .fallback = "60000", .min = 10, .max = DAY_MS },
+	{ "limits.idle_ms", SETTING_U32, ROOT(limit.idle_ms), .fallback = "75000", .min = 10, .max = DAY_MS },
+	{ "limits.connect_ms", SETTING_U32, ROOT(limit.connect_ms), .fallback = "5000", .min = 10, .max = DAY_MS },
+	{ "limits.first_byte_ms", SETTING_U32, ROOT(limit.first_byte_ms), .fallback = "600000",
+	    .min = 10, .max = DAY_MS },
+	{ "limits.stream_idle_ms", SETTING_U32, ROOT(limit.stream_idle_ms), .fallback = "300000",
+	    .min = 10, .max = DAY_MS },
+	{ "limits.ping_ms", SETTING_U32, ROOT(limit.ping_ms), .fallback = "15000", .min = 10, .max = DAY_MS },
+	{ "limits.connections", SETTING_U32, ROOT(limit.connections), .min = 1, .max = 1000000 },
+	{ "limits.drain_ms", SETTING_U32, ROOT(drain_ms), .fallback = "600000", .min = 0, .max = DAY_MS },
+
+	{ "path_prefix", SETTING_STRING, ROOT(path_prefix), .fallback = "\"\"", .max = 256 },
+	{ "metadata", SETTING_SECTION },
+	{ "metadata.required", SETTING_STRINGS, ROOT(metadata.required), .fallback = "[]",
+	    .min = 1, .max = METADATA_KEY_BYTES_MAX },
+	{ "metadata.lenient", SETTING_BOOL, ROOT(metadata.lenient), .fallback = "false" },
+	{ "budgets", SETTING_SECTION },
+	{ "budgets.style", SETTING_CHOICE, ROOT(budget_style), .fallback = "\"auto\"",
+	    .choices = "auto|anthropic|portkey" },
+	{ "budgets.message", SETTING_STRING, ROOT(budget_text), .fallback = "\"\"", .max = 500 },
+
+	{ "providers", SETTING_LIST, .max = PROVIDERS_MAX - 1 },
+	{ "providers[].slug", SETTING_SLUG, PROVIDER(slug), .required = true },
+	{ "providers[].type", SETTING_STRING, PROVIDER(type), .fallback = "\"anthropic\"", .choices = "anthropic",
+	    .max = 32 },
+	{ "providers[].base_url", SETTING_STRING, PROVIDER(base_url),
+	    .fallback = "\"https://api.anthropic.com\"", .min = 1, .max = 2048 },
+	{ "providers[].api_key", SETTING_SECRET, PROVIDER(api_key), .required = true, .min = 1, .max = 4096 },
+	{ "providers[].ca_file", SETTING_FILE, PROVIDER(ca_pem) },
+	{ "providers[].models", SETTING_STRINGS, PROVIDER(models), .fallback = "[]", .min = 1, .max = 256 },
+	{ "providers[].allow_plain_http", SETTING_BOOL, PROVIDER(allow_plain_http), .fallback = "false" },
+	{ "default_provider", SETTING_SLUG, ROOT(default_provider) },
+
+	{ "configs", SETTING_LIST, .max = 4096 },
+	{ "configs[].slug", SETTING_SLUG, CONFIG(slug), .required = true },
+	{ "configs[].config", SETTING_RAW_OBJECT, CONFIG(raw), .required = true },
+	{ "prices", SETTING_RAW_ARRAY, DRAFT(prices) },
+	{ "log", SETTING_SECTION },
+	{ "log.level", SETTING_CHOICE, ROOT(log_level), .fallback = "\"info\"", .choices = "debug|info|warn|error" },
+};
+const size_t setting_fields_count = sizeof(setting_fields) / sizeof(setting_fields[0]);
+_Static_assert(sizeof(setting_fields) / sizeof(setting_fields[0]) <= 64, "a frame notes rows in one word");
+_Static_assert(offsetof(struct settings_draft, s) == 0, "rows serve both");
+
+const struct setting_field *
+setting_field_find(struct slice generic_path)
+{
+	for (size_t i = 0; i < setting_fields_count; i++)
+		if (slice_eq(slice_of(setting_fields[i].path), generic_path))
+			return &setting_fields[i];
+	return NULL;
+}
+
+const char *
+setting_field_leaf(const struct setting_field *f)
+{
+	const char *dot = strrchr(f->path, '.');
+
+	return dot ? dot + 1 : f->path;
+}
+
+bool
+setting_field_below(const struct setting_field *f, struct slice generic_parent)
+{
+	size_t parent = (size_t)(setting_field_leaf(f) - f->path);
+
+	if (parent > 0)
+		parent--;	/* the dot */
+	return slice_eq((struct slice){ f->path, parent }, generic_parent);
+}
