@@ -24,14 +24,19 @@ struct catalog;
 
 #define KEY_HASH_BYTES 32
 #define KEY_SECRET_PREFIX "weir_sk_"	/* recognisable for secret scanners */
+#define KEY_NAME_BYTES_MAX 64		/* of a slug, of a workspace */
+#define KEY_HASHES_MAX 8		/* secrets of one key that are valid at a time */
+#define KEY_DOCUMENT_BYTES_MAX 65536
 
 struct catalog *catalog_open(const char *data_dir, bool writable, char *why, size_t why_size);
 	/* Creates the folder and environment when writable. NULL: see why. */
 void catalog_close(struct catalog *c);
 uint64_t catalog_generation(struct catalog *c);
-	/* Cheap: no transaction, no system call. */
+	/* Cheap: no system call, no lock. Two equal answers: nothing was
+	 * committed in between. 0: the catalog could not be read. */
 bool catalog_key_by_hash(struct catalog *c, const uint8_t hash[KEY_HASH_BYTES], struct buf *json);
-	/* The key's document; false: no such key. Read-only, lock-free. */
+	/* The key's document into `json` (cleared first); false: no such key.
+	 * Read-only, lock-free. Never older than a generation asked for before. */
 
 /*
  * A key's document:
@@ -50,9 +55,17 @@ enum catalog_result catalog_key_put(struct catalog *c, struct slice json, bool c
     char *why, size_t why_size) MUST_CHECK;
 	/* Inserts (create) or replaces; indexes follow in the same transaction. */
 enum catalog_result catalog_key_get(struct catalog *c, struct slice id_or_slug, struct buf *json) MUST_CHECK;
+	/* A slug is "workspace/slug", or one of workspace "default" alone. */
+typedef bool catalog_change_fn(struct slice json, struct buf *changed, void *arg);
+	/* Writes the new document; false: leave it as it is. */
+enum catalog_result catalog_key_change(struct catalog *c, struct slice id_or_slug, catalog_change_fn *change,
+    void *arg, char *why, size_t why_size) MUST_CHECK;
+	/* Reads, changes and replaces in one transaction: of two tools at once
+	 * neither undoes what the other did. */
 enum catalog_result catalog_key_delete(struct catalog *c, struct slice id_or_slug) MUST_CHECK;
 typedef bool catalog_each_fn(struct slice json, void *arg);
 void catalog_keys_each(struct catalog *c, catalog_each_fn *each, void *arg);
-	/* In order of slug; stops when each() returns false. */
+	/* In order of slug; stops when each() returns false. each() must not
+	 * call the catalog. */
 
 #endif

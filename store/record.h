@@ -12,6 +12,7 @@
 #define WEIR_STORE_RECORD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "shm/base/check.h"
@@ -127,8 +128,17 @@ void record_fixed_write(char *bytes, const struct record_fixed *in);
 
 struct buf;
 void record_to_json(const struct record *r, uint64_t id, struct buf *out);
-	/* One line, without a line feed. Costs are strings of decimal dollars
-	 * ("0.038000000") next to integer nano-dollars (cost_nusd). */
+	/*
+	 * One line, without a line feed, always valid UTF-8. Members: id (a
+	 * decimal string), time (of the start, RFC 3339), status, outcome,
+	 * flags (array of names), route, the other strings under their own
+	 * names ("" if absent), attempts, *_ns, tokens (object by class),
+	 * cost_nusd (integer nano-dollars), cost_usd (decimal dollars,
+	 * "0.038000000"), held_nusd, *_bytes, metadata (object).
+	 */
+#define RECORD_USD_BYTES 24	/* a sign, ten digits, a point, nine digits, NUL */
+void record_format_usd(int64_t nusd, char *out, size_t size);
+	/* Decimal dollars with nine digits; size >= RECORD_USD_BYTES. */
 const char *record_outcome_name(enum record_outcome o);
 const char *token_class_name(enum token_class c);
 	/* "input", "output", "cache_write_5m", "cache_write_1h", "cache_read", "web_searches" */

@@ -10,10 +10,12 @@
  *	`positions`	(epoch, worker) -> last sequence whose charges are in `meters`
  *
  * A record's id is max(last id + 1, wall clock in ns at the commit): strictly
- * rising, and near enough to time to seek by it. A flush commits the records
- * first, then the meters; positions are written in the same transactions, so
- * that a replay after a crash at any point counts nothing twice, and a start
- * can carry over into the ledger what only the day's environment has.
+ * rising, and near enough to time to seek by it. It lies in the day of its id,
+ * also when the clock was set back. A flush commits the records first, then
+ * the meters; positions are written in the same transactions, so that a replay
+ * after a crash at any point counts nothing twice, and a start can carry over
+ * into the ledger what only a day's environment has. (So a lost ledger is
+ * rebuilt from the records that are kept.)
  */
 #ifndef WEIR_STORE_RECORDS_H
 #define WEIR_STORE_RECORDS_H
@@ -30,18 +32,29 @@
 
 struct writer;
 
+#define WRITER_BATCH_RECORDS 8192	/* some 6 MB: a commit of a few ms */
+
 struct writer *writer_open(const char *data_dir, char *why, size_t why_size);
 	/* Creates what is missing. One at a time (a lock file says who has it).
 	 * Carries records that the ledger lacks into it. NULL: see why. */
+struct writer_options {
+	int64_t (*wall_ns)(void);	/* names the day and the ids */
+	size_t day_map_bytes;		/* a day's map at first; it doubles when full */
+};
+struct writer *writer_open_with(const char *data_dir, const struct writer_options *options, char *why, size_t why_size);
+	/* For tests of midnight and of full maps: writer_open() takes
+	 * clock_wall_ns() and 64 GiB (of address space, not of disk). */
 void writer_close(struct writer *w);
 int writer_flush(struct writer *w, struct arena *a, uint32_t *records, char *why, size_t why_size) MUST_CHECK;
 	/*
 	 * Drains all rings, bounded to a batch: records, positions, meters,
-	 * then ring_advance(). 0 and the number of records stored; -1 when the
-	 * store failed (disk full): nothing advanced, try again later.
+	 * then ring_advance(). 0 and the number of items taken off the rings;
+	 * *records 0: they are empty. -1 and a sentence when the store failed
+	 * (disk full): nothing advanced, try again later.
 	 */
 int writer_load_meters(struct writer *w, struct arena *a) MUST_CHECK;
-	/* Durable budget levels into a new arena (ledger_load). */
+	/* Durable budget levels of periods that are not over into a new arena
+	 * (ledger_load). -1: its meter table is full, or the store failed. */
 
 /* ---- reading: weir logs, admin, tests ---- */
 

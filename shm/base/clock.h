@@ -8,8 +8,11 @@
 #ifndef WEIR_SHM_BASE_CLOCK_H
 #define WEIR_SHM_BASE_CLOCK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "shm/base/slice.h"
 
 #define NS_PER_US INT64_C(1000)
 #define NS_PER_MS INT64_C(1000000)
@@ -19,5 +22,8 @@ int64_t clock_mono_ns(void);
 int64_t clock_wall_ns(void);
 void clock_format_utc(int64_t wall_ns, char *out, size_t size);
 	/* RFC 3339 with milliseconds: 2026-11-23T18:17:13.042Z (needs 25 bytes). */
+bool clock_parse_utc(struct slice text, int64_t *wall_ns);
+	/* RFC 3339, 2026-12-31T00:00:00Z: fractions and offsets (+01:00) too.
+	 * false for anything else, and before 1970 or after 2261. */
 
 #endif

@@ -1,0 +1,256 @@
+/*
+ * gateway/keeper.c -- see keeper.h.
+ *
+ * One loop: wait for the flush time, a signal or the master; write what the
+ * rings have. Nobody wakes the keeper for a record: workers must not spend a
+ * system call on it, and a flush a moment later is a larger commit.
+ */
+#include "gateway/keeper.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "gateway/channel.h"
+#include "gateway/master.h"
+#include "shm/base/clock.h"
+#include "shm/base/log.h"
+#include "store/catalog.h"
+#include "store/records.h"
+#include "upstream/wire/tls.h"
+
+#define HEARTBEAT_NS NS_PER_S
+#define RETRY_MS 500		/* between attempts while the store fails */
+#define DRAIN_TRIES_MAX 20	/* at the end: 10 s for a disk to get room again */
+#define MESSAGES_A_TURN 16
+#define WHY_BYTES 512
+
+struct keeper {
+	struct arena *arena;
+	struct settings *settings;	/* counted: ours */
+	struct writer *writer;		/* NULL: could not be opened yet */
+	int signal_fd, control_fd;	/* control_fd -1: the master is gone */
+	int64_t heartbeat_ns;		/* when the next one is due */
+	bool failing;			/* the store; has been logged */
+	bool stopping;
+};
+
+/* ---- the store ---- */
+
+static void
+note_failure(struct keeper *k, const char *why)
+{
+	if (!k->failing)
+		log_error("the store fails, records wait in memory: %s", why);
+	k->failing = true;
+}
+
+static void
+note_success(struct keeper *k)
+{
+	if (k->failing)
+		log_info("the store works again");
+	k->failing = false;
+}
+
+/* One batch; false when the store fails. *records 0: the rings are empty. */
+static bool
+flush(struct keeper *k, uint32_t *records)
+{
+	char why[WHY_BYTES];
+
+	*records = 0;
+	if (!k->writer)
+		k->writer = writer_open(k->settings->data_dir, why, sizeof(why));
+	if (!k->writer || writer_flush(k->writer, k->arena, records, why, sizeof(why)) != 0) {
+		note_failure(k, why);
+		return false;
+	}
+	note_success(k);
+	return true;
+}
+
+/* At the end: until the rings are empty, or the store has failed for long. */
+static int
+drain(struct keeper *k)
+{
+	uint32_t tries = 0, records = 1;
+
+	while (records > 0 && tries < DRAIN_TRIES_MAX) {
+		if (flush(k, &records))
+			continue;
+		records = 1;
+		if (++tries < DRAIN_TRIES_MAX)
+			poll(NULL, 0, RETRY_MS);
+	}
+	if (records > 0)
+		log_error("records are left in memory; the next start on this boot stores them");
+	return records > 0 ? 1 : 0;
+}
+
+/* ---- signals and the master ---- */
+
+static int
+signals_open(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
+		return -1;
+	/* A file-size limit is a full disk to us: an error, not a death. */
+	signal(SIGXFSZ, SIG_IGN);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void
+reload(struct keeper *k, int memfd, uint64_t version)
+{
+	struct settings *fresh = NULL;
+	struct problems problems;
+	struct buf text;
+
+	problems_init(&problems);
+	buf_init(&text, RELOAD_BYTES_MAX);
+	if (channel_read_memfd(memfd, &text) == 0 && text.n > sizeof(struct tls_ticket_keys)) {
+		struct slice bundle = { text.p + sizeof(struct tls_ticket_keys), text.n - sizeof(struct tls_ticket_keys) };
+
+		fresh = settings_compile(bundle, version, &problems);
+	}
+	if (fresh) {
+		settings_put(k->settings);
+		k->settings = fresh;
+	} else {
+		log_error("reload: the old settings stay: %.*s", SLICE_FMT(buf_slice(&problems.text)));
+	}
+	if (text.n > 0)
+		explicit_bzero(text.p, text.n);
+	buf_free(&text);
+	problems_free(&problems);
+}
+
+static void
+hear(struct keeper *k)
+{
+	struct channel_message m;
+	int fd, got;
+
+	for (int turns = 0; turns < MESSAGES_A_TURN && (got = channel_receive(k->control_fd, &m, &fd)) != 0; turns++) {
+		if (got < 0) {
+			k->control_fd = -1;
+			k->stopping = true;
+			return;
+		}
+		if (m.word == CHANNEL_RELOAD && fd >= 0) {
+			struct channel_message done = { .word = CHANNEL_RELOADED, .version = m.version };
+
+			reload(k, fd, m.version);
+			if (channel_send(k->control_fd, &done, -1) != 0)
+				log_warn("the master does not listen");
+		}
+		if (fd >= 0)
+			close(fd);
+	}
+}
+
+static void
+wait_turn(struct keeper *k, int timeout_ms)
+{
+	struct pollfd fds[2] = {
+		{ .fd = k->signal_fd, .events = POLLIN },
+		{ .fd = k->control_fd, .events = POLLIN },
+	};
+	struct signalfd_siginfo info;
+
+	if (poll(fds, 2, timeout_ms) <= 0)
+		return;
+	if (fds[0].revents && read(k->signal_fd, &info, sizeof(info)) == sizeof(info))
+		k->stopping = true;
+	if (fds[1].revents)
+		hear(k);
+}
+
+static void
+heartbeat(struct keeper *k)
+{
+	int64_t now = clock_mono_ns();
+
+	if (now < k->heartbeat_ns)
+		return;
+	arena_heartbeat(k->arena, PROC_KEEPER, now);
+	k->heartbeat_ns = now + HEARTBEAT_NS;
+}
+
+int
+keeper_run(struct arena *a, struct settings *s, int control_fd)
+{
+	struct keeper k = { .arena = a, .settings = settings_get(s), .control_fd = control_fd };
+	uint32_t records;
+	int status;
+
+	k.signal_fd = signals_open();
+	if (k.signal_fd < 0) {
+		log_error("keeper: no signalfd: %s", strerror(errno));
+		settings_put(k.settings);
+		return 1;
+	}
+	while (!k.stopping) {
+		bool works = flush(&k, &records);
+
+		heartbeat(&k);
+		/* A full batch is followed by the next one at once. */
+		wait_turn(&k, !works ? RETRY_MS : records >= WRITER_BATCH_RECORDS ? 0 : (int)k.settings->flush_ms);
+	}
+	status = drain(&k);
+	writer_close(k.writer);
+	close(k.signal_fd);
+	settings_put(k.settings);
+	return status;
+}
+
+/* ---- at the start ---- */
+
+static int
+complain(const char *what)
+{
+	fprintf(stderr, "weir: %s\n", what);
+	return 2;
+}
+
+int
+keeper_recover(struct arena *a, const char *data_dir, bool load_meters)
+{
+	uint32_t records = 1;
+	struct catalog *catalog;
+	struct writer *writer;
+	char why[WHY_BYTES];
+	int status = 0;
+
+	signal(SIGXFSZ, SIG_IGN);
+	writer = writer_open(data_dir, why, sizeof(why));
+	if (!writer)
+		return complain(why);
+	catalog = catalog_open(data_dir, true, why, sizeof(why));
+	if (!catalog) {
+		writer_close(writer);
+		return complain(why);
+	}
+	catalog_close(catalog);
+	while (records > 0 && status == 0) {
+		if (writer_flush(writer, a, &records, why, sizeof(why)) != 0) {
+			complain(why);
+			status = 1;
+		}
+	}
+	if (status == 0 && load_meters && writer_load_meters(writer, a) != 0) {
+		complain("the budget levels of the store do not fit into memory: raise the setting ledger.meters");
+		status = 1;
+	}
+	writer_close(writer);
+	return status;
+}
