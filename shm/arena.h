@@ -45,6 +45,7 @@ struct arena {
 	struct shm_header *header;
 	size_t bytes;
 	int fd;
+	int lock_fd;		/* master and its children: holds <path>.lock; tools: -1 */
 	bool writable;
 };
 
@@ -53,7 +54,13 @@ int arena_open(struct arena *a, const char *path, const struct arena_sizes *want
 	/*
 	 * Master. Attaches `path` if it is an arena of this boot and this
 	 * layout, whatever its sizes (look at arena_sizes()); creates it
-	 * otherwise, mode 0600. 0, or -1 with a sentence in `why`.
+	 * otherwise, mode 0600. An arena of this boot but another layout is
+	 * kept as <path>.old, with a warning in the log. 0, or -1 with a
+	 * sentence in `why`.
+	 *
+	 * The master and all its children hold <path>.lock. While any of them
+	 * lives, another master is refused; it waits up to five seconds for
+	 * children whose master is gone.
 	 */
 int arena_replace(struct arena *a, const char *path, const struct arena_sizes *want,
     char *why, size_t why_size) MUST_CHECK;
@@ -64,7 +71,8 @@ int arena_replace(struct arena *a, const char *path, const struct arena_sizes *w
 	 */
 int arena_attach(struct arena *a, const char *path, bool writable,
     char *why, size_t why_size) MUST_CHECK;
-	/* Tools. Never creates, never guesses at a foreign layout. */
+	/* Tools. Never creates, never guesses at a foreign layout. Writable
+	 * only while a weir runs on it: its next start renews the locks. */
 void arena_close(struct arena *a);
 struct arena_sizes arena_sizes(const struct arena *a);
 uint64_t arena_epoch(const struct arena *a);

@@ -69,7 +69,7 @@ enum ledger_verdict {
 
 struct refusal {
 	uint32_t charge;	/* index of the first charge without room */
-	int64_t limit, spent, held;	/* of that meter, in its unit */
+	int64_t limit, spent, held;	/* of that meter, in its unit, by others */
 	int64_t wait_ns;	/* until there will be room if nobody else comes:
 				 * for a budget, until it resets; -1: never */
 };
@@ -91,13 +91,29 @@ struct inflight;	/* a page in the arena: shm/layout.h */
 
 enum ledger_verdict ledger_admit(struct arena *a, uint32_t worker, struct charge *charges,
     uint32_t n, struct now now, struct inflight **out, struct refusal *why) MUST_CHECK;
-	/* n may be 0: the request is governed by no limit and still has a page.
-	 * Fills `row` of each charge. On anything but ADMITTED nothing changed. */
+	/*
+	 * n may be 0: the request is governed by no limit and still has a page.
+	 * Fills `row` of each charge. On anything but ADMITTED nothing changed.
+	 * Charges on the same meter add up; its cost is booked once.
+	 *
+	 * A limit of 0 admits nothing. A budget admits an amount that fits into
+	 * what is neither spent nor held; an amount of 0 needs at least one
+	 * nano-dollar of that, so that a used-up budget refuses it too.
+	 *
+	 * why->wait_ns covers all charges of the refused one's kind. For buckets
+	 * it is exact: who waits that long is admitted if nobody else came. For
+	 * a budget it ends when the period does, though requests in flight may
+	 * make room earlier by costing less than they hold; it is -1 where the
+	 * amount exceeds the limit or the period never ends.
+	 */
 
 char *inflight_record(struct inflight *e);
-	/* RECORD_BYTES_MAX bytes for the record's draft. The owner writes it
-	 * before inflight_sent(), and again, complete, before ledger_settle(). */
+	/* RECORD_BYTES_MAX bytes for a version of the record; what is in them is
+	 * not the previous version. The owner writes a draft before
+	 * inflight_sent(), and the complete record before ledger_settle(). */
 void inflight_record_set(struct inflight *e, uint32_t bytes);
+	/* The version that was written there is the record from now on. A death
+	 * before this leaves the previous one whole. */
 void inflight_sent(struct inflight *e);
 	/* ADMITTED -> SENT, before the first byte leaves. */
 void inflight_metered(struct inflight *e, const struct metered *m);
@@ -118,13 +134,14 @@ enum settle_verdict ledger_settle(struct arena *a, uint32_t worker, struct infli
 	 */
 enum settle_verdict ledger_cancel(struct arena *a, uint32_t worker, struct inflight *e,
     bool with_record, struct now now) MUST_CHECK;
-	/* As if it had never been admitted: buckets get their units back too.
-	 * With a record of what happened, or without. */
+	/* The holds go and nothing is spent; buckets get their units back too.
+	 * With a record of what happened, or without. RING_FULL as above. */
 
 typedef void ledger_orphan_fn(char *record, uint32_t *bytes, const struct metered *m,
     enum inflight_state state, void *arg);
-	/* Completes the record of a request whose process died. Pure: it may be
-	 * called again for the same request after another death. */
+	/* Completes the record of a request whose process died, in state ADMITTED
+	 * or SENT. *bytes is 0 if it died before its draft. Pure: it may be called
+	 * again for the same request after another death. */
 uint32_t ledger_reclaim(struct arena *a, uint32_t worker, ledger_orphan_fn *finish, void *arg,
     struct now now);
 	/*
@@ -148,8 +165,12 @@ struct meter_view {
 	int64_t reset_wall_ns;	/* budget: 0 if never */
 };
 bool ledger_meter(struct arena *a, struct meter_id id, struct now now, struct meter_view *out);
-	/* false: no such meter (it was never used). */
+	/* false: no such meter (it was never used). Also false if no moment
+	 * between two steps was found and the arena is attached read-only, as
+	 * when all processes are dead and one of them died in a step. */
 uint32_t ledger_meter_rows(const struct arena *a);
+uint32_t ledger_meters_used(const struct arena *a);
+	/* How many of them are taken. */
 bool ledger_meter_at(struct arena *a, uint32_t row, struct now now, struct meter_view *out);
 
 int ledger_load(struct arena *a, struct meter_id id, enum meter_period period,
