@@ -29,17 +29,17 @@ cmd_serve(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case 'c': o.config = optarg; break;
-		case 'd': o.data_dir = optarg; break;
-		case 'r': o.run_dir = optarg; break;
-		case 'l': o.listen = optarg; break;
-		case 'a': o.admin_listen = optarg; break;
-		case 'u': o.user = optarg; break;
+		case 'd': o.over.data_dir = optarg; break;
+		case 'r': o.over.run_dir = optarg; break;
+		case 'l': o.over.listen = optarg; break;
+		case 'a': o.over.admin_listen = optarg; break;
+		case 'u': o.over.user = optarg; break;
 		case 'w':
 			if (!slice_to_i64(slice_of(optarg), &workers) || workers < 1 || workers > WORKERS_MAX) {
 				fprintf(stderr, "weir: --workers: a number from 1 to %d is expected, not \"%s\"\n", WORKERS_MAX, optarg);
 				return 2;
 			}
-			o.workers = (uint32_t)workers;
+			o.over.workers = (uint32_t)workers;
 			break;
 		case 'h':
 			fputs(usage, stdout);

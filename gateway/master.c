@@ -109,70 +109,21 @@ copy_of(const char *text)
 	return p;
 }
 
-/* "127.0.0.1:8080" or "[::1]:8080", over what the file says. */
-static bool
-option_address(const char *option, const char *text, struct setting_listener *l)
-{
-	const char *colon = strrchr(text, ':');
-	int64_t port;
-
-	if (!colon || !slice_to_i64(slice_of(colon + 1), &port) || port < 0 || port > 65535) {
-		startup_complain("%s: \"%s\" is not an address; expected 127.0.0.1:8080 or [::1]:8080", option, text);
-		return false;
-	}
-	size_t n = (size_t)(colon - text);
-	if (n >= 2 && text[0] == '[' && text[n - 1] == ']') {
-		text++;
-		n -= 2;
-	}
-	free(l->host);
-	l->host = strndup(text, n);
-	CHECK(l->host != NULL);
-	l->port = (uint16_t)port;
-	return true;
-}
-
-static void
-option_text(char **setting, const char *option)
-{
-	if (!option)
-		return;
-	free(*setting);
-	*setting = copy_of(option);
-}
-
-static bool
-apply_options(const struct serve_options *o, struct settings *s)
-{
-	option_text(&s->data_dir, o->data_dir);
-	option_text(&s->run_dir, o->run_dir);
-	option_text(&s->user, o->user);
-	if (o->workers)
-		s->workers = s->arena.workers = o->workers;
-	if (o->listen && (s->listeners_count == 0 || !option_address("--listen", o->listen, &s->listeners[0])))
-		return false;
-	return !o->admin_listen || option_address("--admin-listen", o->admin_listen, &s->admin);
-}
-
 static struct settings *
 read_settings(struct master *m, struct buf *bundle)
 {
-	struct problems problems = { .count = 0 };
+	struct problems problems;
 	struct settings *s = NULL;
 
-	buf_init(&problems.text, 1u << 20);
-	buf_init(bundle, RELOAD_BYTES_MAX - sizeof(m->keys));
-	if (settings_load(m->options->config, bundle, &problems))
+	problems_init(&problems);
+	buf_init(bundle, SETTINGS_BUNDLE_BYTES_MAX);
+	if (settings_load_with(m->options->config, &m->options->over, bundle, &problems))
 		s = settings_compile(buf_slice(bundle), ++m->version, &problems);
-	if (!s)
+	if (!s) {
 		print_problems(m, &problems);
-	else if (!apply_options(m->options, s)) {
-		settings_put(s);
-		s = NULL;
-	}
-	buf_free(&problems.text);
-	if (!s)
 		buf_free(bundle);
+	}
+	problems_free(&problems);
 	return s;
 }
 

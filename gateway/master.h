@@ -15,15 +15,12 @@
 
 #include "gateway/settings.h"
 
-#define RELOAD_BYTES_MAX (16u << 20)
+#define RELOAD_BYTES_MAX (SETTINGS_BUNDLE_BYTES_MAX + 4096)
 	/* CHANNEL_RELOAD's memfd: struct tls_ticket_keys, then the bundle. */
 
-/* What the command line says over the file; NULL or 0: nothing. */
 struct serve_options {
-	const char *config;
-	const char *data_dir, *run_dir, *user;
-	const char *listen, *admin_listen;
-	uint32_t workers;
+	const char *config;		/* NULL: the defaults */
+	struct settings_overrides over;
 };
 
 int master_run(const struct serve_options *o);

@@ -87,13 +87,13 @@ static const struct refusal_words forbidden = {
 static enum step
 inline_config(struct request *r, struct slice json)
 {
-	struct problems problems = { .count = 0 };
+	struct problems problems;
 
-	buf_init(&problems.text, 4096);
+	problems_init(&problems);
 	r->config_inline = config_parse_text(json, &problems);
 	if (!r->config_inline)
 		request_refuse(r, &invalid, "x-portkey-config: %.*s", SLICE_FMT(buf_slice(&problems.text)));
-	buf_free(&problems.text);
+	problems_free(&problems);
 	r->config = r->config_inline;
 	r->rec.config = SLICE("inline");
 	return r->config ? STEP_NEXT : STEP_STOP;

@@ -127,7 +127,7 @@ step_send(struct request *r)
 	size_t count = 1 + body_pieces(r->scan, r->edits, pieces + 1, r->edits->count ? most - 1 : 1);
 
 	struct exchange_request request = {
-		.pieces = pieces, .pieces_count = count, .connect_ms = s->limit.connect_ms,
+		.pieces = pieces, .pieces_count = count, .mem = &r->mem, .connect_ms = s->limit.connect_ms,
 		.first_byte_ms = r->first_byte_ms, .idle_ms = s->limit.stream_idle_ms,
 	};
 	if (r->stream)

@@ -207,13 +207,13 @@ on_term(uv_signal_t *s, int signum)
 static void
 reload(struct worker *w, int memfd)
 {
-	struct problems problems = { .count = 0 };
+	struct problems problems;
 	struct tls_ticket_keys keys;
 	struct buf text;
 	bool tls = false;
 
 	buf_init(&text, RELOAD_BYTES_MAX);
-	buf_init(&problems.text, 4096);
+	problems_init(&problems);
 	for (uint32_t i = 0; i < w->listeners_count; i++)
 		tls = tls || w->listeners[i].tls;
 	if (channel_read_memfd(memfd, &text) == 0 && text.n > sizeof(keys)) {
@@ -232,7 +232,10 @@ reload(struct worker *w, int memfd)
 		if (s)
 			settings_put(s);
 	}
-	buf_free(&problems.text);
+	problems_free(&problems);
+	if (text.n > 0)
+		explicit_bzero(text.p, text.n);	/* credentials and ticket keys */
+	explicit_bzero(&keys, sizeof(keys));
 	buf_free(&text);
 }
 
