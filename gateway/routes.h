@@ -43,11 +43,20 @@ enum route_match { ROUTE_FOUND, ROUTE_UNKNOWN, ROUTE_METHOD };
 enum route_match route_find(struct slice method, struct slice target, struct slice prefix,
     enum route *route, struct slice *path, struct slice *query, struct slice *id);
 	/*
-	 * `target` as on the request line. Takes the operator's prefix away,
+	 * `target` as on the request line. Takes the operator's prefix away (a
+	 * path without it is fine too: a proxy may have removed it),
 	 * collapses "//", reads "/v1/v1/x" and "/x" (messages, models) as
 	 * "/v1/x", ignores one trailing slash, answers HEAD where GET is.
-	 * `query` includes its "?"; `id` is the last segment of /v1/models/{id}.
-	 * ROUTE_METHOD: the path exists, the method does not (405).
+	 * `path` is then the row's own spelling; with an {id}, or unknown, the
+	 * client's. `query` includes its "?"; `id` is the last segment of
+	 * /v1/models/{id} as it stands: see route_id_decode().
+	 * ROUTE_METHOD: the path exists (`route` says which), the method does
+	 * not (405).
 	 */
+
+bool route_id_decode(struct slice id, char *out, size_t size, struct slice *decoded);
+	/* Takes the percent-encoding off; `decoded` lies in `out`. false: a bad
+	 * escape, a control character, or it does not fit. An encoded slash
+	 * is part of the id: it has never been a separator. */
 
 #endif

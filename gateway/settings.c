@@ -472,7 +472,7 @@ member_take(struct walk *w, struct frame *object, struct slice raw_name, struct 
 		if (setting_field_below(&setting_fields[i], parent) &&
 		    slice_eq(slice_of(setting_field_leaf(&setting_fields[i])), leaf))
 			row = &setting_fields[i];
-	buf_printf(&w->path, "%s%s", object->path_n > 0 ? "." : "", problem_name(leaf).text);
+	buf_printf(&w->path, "%s%s", object->path_n > 0 ? "." : "", leaf.n > 0 ? problem_name(leaf).text : "\"\"");
 	if (!row) {
 		unknown_field(w, parent, leaf);
 		return;

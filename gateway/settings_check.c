@@ -1,0 +1,394 @@
+/*
+ * gateway/settings_check.c -- what one value cannot say alone.
+ *
+ * Addresses and URLs are taken apart here; then come the rules between values:
+ * slugs that are used twice or name nothing, TLS without a certificate, plain
+ * http to a foreign host. Pure: no file, no environment, no clock, so that the
+ * same bundle gives the same settings in every process and at every restart.
+ */
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "gateway/settings_fields.h"
+#include "policy/json.h"
+
+#define PATH_BYTES 64		/* "configs[4095].config", "metadata.required[255]" */
+
+static char *
+copy(struct slice s)
+{
+	char *text = malloc(s.n + 1);
+
+	CHECK(text);
+	if (s.n > 0)
+		memcpy(text, s.p, s.n);
+	text[s.n] = '\0';
+	return text;
+}
+
+/* ---- addresses and URLs ---- */
+
+static bool
+parse_port(struct slice text, uint16_t *out)
+{
+	int64_t n;
+
+	if (text.n == 0 || text.n > 5 || text.p[0] == '-' || !slice_to_i64(text, &n) || n > 65535)
+		return false;
+	*out = (uint16_t)n;
+	return true;
+}
+
+/* Is it an address in digits, of that family? */
+static bool
+numeric(struct slice host, int family)
+{
+	char text[INET6_ADDRSTRLEN];
+	struct in6_addr address;
+
+	if (host.n == 0 || host.n >= sizeof(text))
+		return false;
+	memcpy(text, host.p, host.n);
+	text[host.n] = '\0';
+	return inet_pton(family, text, &address) == 1;
+}
+
+/* "host:port", "[v6]:port", "host": the host without its brackets. */
+static bool
+split_host(struct slice text, struct slice *host, struct slice *port)
+{
+	*port = SLICE_NONE;
+	if (text.n > 0 && text.p[0] == '[') {
+		const char *end = memchr(text.p, ']', text.n);
+
+		if (!end)
+			return false;
+		*host = (struct slice){ text.p + 1, (size_t)(end - text.p) - 1 };
+		text = (struct slice){ end + 1, text.n - host->n - 2 };
+		if (!numeric(*host, AF_INET6) || (text.n > 0 && text.p[0] != ':'))
+			return false;
+	} else {
+		const char *colon = memchr(text.p, ':', text.n);
+
+		*host = (struct slice){ text.p, colon ? (size_t)(colon - text.p) : text.n };
+		text = (struct slice){ text.p + host->n, text.n - host->n };
+	}
+	if (text.n > 0)
+		*port = (struct slice){ text.p + 1, text.n - 1 };
+	return host->n > 0;
+}
+
+bool
+settings_parse_address(struct slice text, struct setting_listener *out)
+{
+	struct slice host, port;
+
+	if (!split_host(text, &host, &port) || !parse_port(port, &out->port))
+		return false;
+	if (text.p[0] != '[' && !numeric(host, AF_INET))
+		return false;
+	out->host = copy(host);
+	return true;
+}
+
+static bool
+host_name_valid(struct slice host)
+{
+	if (host.n > 253 || host.p[0] == '-' || host.p[0] == '.')
+		return false;
+	for (size_t i = 0; i < host.n; i++) {
+		char c = host.p[i];
+
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+		    c == '.' || c == '-' || c == '_'))
+			return false;
+	}
+	return true;
+}
+
+/* A path of segments without tricks: no dots, no escapes that hide a slash. */
+static bool
+path_valid(struct slice path)
+{
+	for (size_t i = 0; i < path.n; i++) {
+		char c = path.p[i];
+
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+		    strchr("/._~-@:", c)) || c == '\0')
+			return false;
+	}
+	return !slice_contains(path, SLICE("//")) && !slice_contains(path, SLICE("/.")) ;
+}
+
+const char *
+settings_parse_url(struct setting_provider *v)
+{
+	struct slice url = slice_of(v->base_url), host, port;
+
+	v->tls = slice_starts(url, SLICE("https://"));
+	if (!v->tls && !slice_starts(url, SLICE("http://")))
+		return "must begin with https:// (or http://)";
+	size_t scheme = v->tls ? 8 : 7;
+	url = (struct slice){ url.p + scheme, url.n - scheme };
+	if (strpbrk(url.p, "?#@\\ "))
+		return "must be scheme, host, port and path: no user, query or fragment";
+
+	struct slice authority = { url.p, strcspn(url.p, "/") };
+	struct slice path = { url.p + authority.n, url.n - authority.n };
+	if (!split_host(authority, &host, &port) || (authority.p[0] != '[' && !host_name_valid(host)))
+		return "has no valid host";
+	v->port = v->tls ? 443 : 80;
+	if (port.p && (!parse_port(port, &v->port) || v->port == 0))
+		return "has no valid port";
+	if (path.n > 0 && path.p[path.n - 1] == '/')
+		path.n--;
+	if (!path_valid(path))
+		return "has a path with characters that are not allowed there";
+	if (slice_eq(path, SLICE("/v1")) || (path.n > 3 && memcmp(path.p + path.n - 3, "/v1", 3) == 0))
+		return "must not end with /v1: weir adds it";
+	free(v->host);
+	free(v->path_prefix);
+	v->host = copy(host);
+	v->path_prefix = copy(path);
+	return NULL;
+}
+
+static bool
+loopback(const char *host)
+{
+	struct slice h = slice_of(host);
+
+	return slice_ieq(h, SLICE("localhost")) || slice_eq(h, SLICE("::1")) ||
+	    (slice_starts(h, SLICE("127.")) && numeric(h, AF_INET));
+}
+
+/* ---- rules between values ---- */
+
+static bool
+same_socket(const struct setting_listener *a, const struct setting_listener *b)
+{
+	return a->port != 0 && a->port == b->port && strcmp(a->host, b->host) == 0;
+}
+
+static void
+check_listeners(struct settings *s, struct problems *p)
+{
+	char path[PATH_BYTES];
+
+	if (s->listeners_count == 0)
+		problem_add(p, "listen", "must have an address");
+	for (uint32_t i = 0; i < s->listeners_count; i++) {
+		const struct setting_listener *l = &s->listeners[i];
+
+		snprintf(path, sizeof(path), "listen[%u]", i);
+		if (!l->host)
+			continue;
+		if (l->tls && (!s->tls_cert_pem || !s->tls_key_pem))
+			problem_add(p, path, "needs \"tls\": {\"certificate\": FILE, \"key\": FILE}");
+		if (s->admin.host && same_socket(l, &s->admin))
+			problem_add(p, path, "is the address of admin.listen too");
+		for (uint32_t j = 0; j < i; j++)
+			if (s->listeners[j].host && same_socket(l, &s->listeners[j]))
+				problem_add(p, path, "is the same address as listen[%u]", j);
+	}
+	if (s->tls_cert_pem && !s->tls_key_pem)
+		problem_add(p, "tls.key", "missing: a certificate needs its key");
+	if (s->tls_key_pem && !s->tls_cert_pem)
+		problem_add(p, "tls.certificate", "missing: a key needs its certificate");
+}
+
+static void
+check_url(struct setting_provider *v, const char *path, struct problems *p)
+{
+	char at[PATH_BYTES];
+
+	if (!v->base_url)
+		return;
+	const char *wrong = settings_parse_url(v);
+	snprintf(at, sizeof(at), "%s.base_url", path);
+	if (wrong)
+		problem_add(p, at, "%s, such as \"https://api.anthropic.com\"", wrong);
+	else if (!v->tls && !v->allow_plain_http && !loopback(v->host))
+		problem_add(p, at, "would send the API key unencrypted to %s: use https://, or set "
+		    "\"allow_plain_http\": true on this provider", v->host);
+}
+
+static void
+check_provider(struct settings *s, uint32_t i, struct problems *p)
+{
+	struct setting_provider *v = &s->providers[i];
+	char path[PATH_BYTES], at[PATH_BYTES * 2];
+
+	snprintf(path, sizeof(path), "providers[%u]", i);
+	v->index = i + 1;
+	check_url(v, path, p);
+	if (v->api_key)
+		for (const char *c = v->api_key; *c; c++) {
+			if (*c > ' ' && *c < 0x7f)
+				continue;
+			snprintf(at, sizeof(at), "%s.api_key", path);
+			problem_add(p, at, "must be printable ASCII without spaces: it becomes a header");
+			break;
+		}
+	if (v->ca_pem && !strstr(v->ca_pem, "-----BEGIN CERTIFICATE-----")) {
+		snprintf(at, sizeof(at), "%s.ca_file", path);
+		problem_add(p, at, "holds no PEM certificate");
+	}
+	for (uint32_t j = 0; v->slug && j < i; j++) {
+		if (!s->providers[j].slug || strcmp(s->providers[j].slug, v->slug) != 0)
+			continue;
+		snprintf(at, sizeof(at), "%s.slug", path);
+		problem_add(p, at, "\"%s\" is the slug of providers[%u] too", v->slug, j);
+	}
+}
+
+/* A slug that names no provider. */
+static void
+unknown_provider(const struct settings *s, const char *path, const char *slug, struct problems *p)
+{
+	struct problem_guess guess = { .wanted = slice_of(slug) };
+
+	for (uint32_t i = 0; i < s->providers_count; i++)
+		if (s->providers[i].slug)
+			problem_guess_try(&guess, s->providers[i].slug);
+	const char *best = problem_guess_best(&guess);
+	if (best)
+		problem_add(p, path, "there is no provider \"%s\"; did you mean \"%s\"?", slug, best);
+	else
+		problem_add(p, path, "there is no provider \"%s\" among \"providers\"", slug);
+}
+
+static bool
+provider_exists(const struct settings *s, const char *slug)
+{
+	for (uint32_t i = 0; i < s->providers_count; i++)
+		if (s->providers[i].slug && strcmp(s->providers[i].slug, slug) == 0)
+			return true;
+	return false;
+}
+
+static void
+check_default_provider(struct settings *s, struct problems *p)
+{
+	if (s->default_provider && !provider_exists(s, s->default_provider))
+		unknown_provider(s, "default_provider", s->default_provider, p);
+	if (!s->default_provider && s->providers_count == 1 && s->providers[0].slug)
+		s->default_provider = copy(slice_of(s->providers[0].slug));
+}
+
+static int
+config_order(const void *a, const void *b)
+{
+	return strcmp((*(struct config *const *)a)->slug, (*(struct config *const *)b)->slug);
+}
+
+static void
+check_configs(struct settings_draft *d, struct problems *p)
+{
+	struct settings *s = &d->s;
+	char path[PATH_BYTES];
+
+	s->configs = calloc(d->configs_count + 1, sizeof(*s->configs));
+	CHECK(s->configs);
+	for (uint32_t i = 0; i < d->configs_count; i++) {
+		struct draft_config *draft = &d->configs[i];
+
+		snprintf(path, sizeof(path), "configs[%u].config", i);
+		struct config *c = draft->raw.p ? config_parse(draft->raw, path, p) : NULL;
+		if (!c)
+			continue;
+		if (c->provider && !provider_exists(s, c->provider))
+			unknown_provider(s, path, c->provider, p);
+		c->slug = copy(slice_of(draft->slug ? draft->slug : ""));
+		s->configs[s->configs_count++] = c;
+	}
+	qsort(s->configs, s->configs_count, sizeof(*s->configs), config_order);
+	for (uint32_t i = 1; i < s->configs_count; i++)
+		if (s->configs[i]->slug[0] && strcmp(s->configs[i]->slug, s->configs[i - 1]->slug) == 0)
+			problem_add(p, "configs", "the slug \"%s\" is used twice", s->configs[i]->slug);
+}
+
+/* "" or "/x/y": one slash in front, none behind. */
+static void
+check_path_prefix(struct settings *s, struct problems *p)
+{
+	char *prefix = s->path_prefix;
+	size_t n = prefix ? strlen(prefix) : 0;
+
+	if (n == 0)
+		return;
+	if (prefix[n - 1] == '/')
+		prefix[--n] = '\0';
+	if (n > 0 && (prefix[0] != '/' || !path_valid((struct slice){ prefix, n })))
+		problem_add(p, "path_prefix", "must be a path such as \"/weir\", of letters, digits and . _ ~ - @ :");
+}
+
+static void
+check_folders(struct settings *s, struct problems *p)
+{
+	const struct setting_field *run = setting_field_find(SLICE("run_dir"));
+
+	if (!s->data_dir) {
+		problem_add(p, "data_dir", "missing, and $HOME is not set to choose one: name a folder");
+		return;
+	}
+	if (!s->run_dir) {
+		size_t n = strlen(s->data_dir) + sizeof("/run");
+
+		s->run_dir = malloc(n);
+		CHECK(s->run_dir);
+		snprintf(s->run_dir, n, "%s/run", s->data_dir);
+	}
+	if (strlen(s->run_dir) > (size_t)run->max)
+		problem_add(p, "run_dir", "\"%s\" has more than %d bytes: name a shorter folder", s->run_dir, (int)run->max);
+}
+
+static void
+check_metadata(struct settings *s, struct problems *p)
+{
+	char path[PATH_BYTES];
+
+	for (uint32_t i = 0; i < s->metadata.required_count; i++)
+		for (uint32_t j = 0; j < i; j++) {
+			if (strcmp(s->metadata.required[i], s->metadata.required[j]) != 0)
+				continue;
+			snprintf(path, sizeof(path), "metadata.required[%u]", i);
+			problem_add(p, path, "\"%s\" is listed twice", s->metadata.required[i]);
+		}
+}
+
+static void
+check_prices(struct settings_draft *d, struct problems *p)
+{
+	struct buf overrides;
+	char why[512];
+
+	buf_init(&overrides, d->prices.n + 64);
+	if (d->prices.p)
+		buf_printf(&overrides, "{\"models\":%.*s}", SLICE_FMT(d->prices));
+	d->s.prices = price_book_new(price_book_builtin(), d->prices.p ? buf_slice(&overrides) : SLICE_NONE,
+	    why, sizeof(why));
+	if (!d->s.prices)
+		problem_add(p, "prices", "%s", why);
+	buf_free(&overrides);
+}
+
+void
+settings_check(struct settings_draft *d, struct problems *p)
+{
+	struct settings *s = &d->s;
+
+	s->arena.workers = s->workers;
+	if (s->workers == 0)
+		problem_add(p, "workers", "missing: how many processes serve requests");
+	check_listeners(s, p);
+	check_folders(s, p);
+	check_path_prefix(s, p);
+	check_metadata(s, p);
+	for (uint32_t i = 0; i < s->providers_count; i++)
+		check_provider(s, i, p);
+	check_default_provider(s, p);
+	check_configs(d, p);
+	check_prices(d, p);
+}
