@@ -40,45 +40,63 @@ struct exchange_callbacks {
 		/* The request's first byte is about to leave (once, also when a
 		 * dead connection was replaced): the provider may bill it. */
 	void (*on_head)(void *arg, const struct http1_head *head);
-		/* Slices live until the exchange ends. 1xx are swallowed. */
+		/* Slices live until on_done or on_error has returned. 1xx are
+		 * swallowed. */
 	void (*on_body)(void *arg, const char *p, size_t n);
+		/* The bytes stay where they are until on_read_end, on_done or
+		 * on_error, whichever comes first, has returned. */
 	void (*on_read_end)(void *arg);
-		/* All spans of one read have been given: a good moment to write
-		 * what was gathered to the client in one call. */
+		/* Head and spans of one read have been given: a good moment to write
+		 * what was gathered to the client in one call. Not called where
+		 * on_done or on_error follows in the same read. */
 	void (*on_done)(void *arg);
 		/* The whole answer has come. The exchange is gone after it. */
 	void (*on_error)(void *arg, enum exchange_error e, const char *text);
-		/* The exchange is gone after it. */
+		/* `text` names host and port and says what happened. The exchange
+		 * is gone after it. */
 };
 
 struct exchange_request {
 	const struct slice *pieces;	/* head and body, in order */
 	size_t pieces_count;		/* all must live until on_done, on_error or cancel */
 	bool head_request;
-	uint32_t connect_ms, first_byte_ms, idle_ms;
+	struct scratch *mem;		/* gets the answer's head, and outlives the exchange;
+					 * NULL: memory of the connection is used */
+	uint32_t connect_ms;		/* name, connection and TLS handshake together */
+	uint32_t first_byte_ms;		/* from the moment the request is written */
+	uint32_t idle_ms;		/* between reads; also while a request is being written */
+					/* 0: no limit */
 };
 
 struct upstream *upstream_new(uv_loop_t *loop);
 void upstream_free(struct upstream *u);
 	/* Closes idle connections; exchanges must be over. The loop must run on
-	 * until its handles are closed. */
+	 * until its handles are closed, and the memory goes with the last target. */
 void upstream_tick(struct upstream *u, uint64_t now_ms);
-	/* From the worker's timer, about ten times a second: time-outs, idle
-	 * connections past their age. */
+	/* From the worker's timer, about ten times a second, with uv_now():
+	 * time-outs, idle connections past their age. */
 
 struct target *upstream_target(struct upstream *u, const char *host, uint16_t port, bool tls,
     struct slice ca_pem, char *why, size_t why_size);
-	/* The same endpoint gives the same target (counted); NULL: bad CA. */
+	/* The same endpoint gives the same target (counted); NULL: bad CA.
+	 * `host` without brackets; ca_pem none: the system's. */
 void target_put(struct target *t);
 
 struct exchange *exchange_start(struct target *t, const struct exchange_request *r,
     const struct exchange_callbacks *cb, void *arg);
-	/* NULL only without memory. Callbacks may come inside this call. */
+	/* NULL only without memory. Of the callbacks only on_sent may come
+	 * inside this call. */
 void exchange_cancel(struct exchange *x);
 	/* No callback follows. The connection is closed: the provider sees it. */
-void exchange_pause(struct exchange *x);	/* back-pressure from the client */
+void exchange_pause(struct exchange *x);
+	/* Back-pressure from the client: the connection is not read any more;
+	 * spans of what has been read may still come. The idle time stands still. */
 void exchange_resume(struct exchange *x);
+bool exchange_sent(const struct exchange *x);
+	/* All of the request is with the kernel: once an answer's head has come
+	 * as well, its pieces are not read again. */
 bool exchange_reused(const struct exchange *x);
+	/* It runs on a connection that had served another one. */
 
 struct upstream_stats { uint64_t connects, reuses, errors; uint32_t idle, busy; };
 struct upstream_stats upstream_stats(const struct upstream *u);

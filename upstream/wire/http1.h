@@ -41,22 +41,27 @@ enum http1_event {
 	HTTP1_MORE,		/* all bytes taken; feed more */
 	HTTP1_HEAD,		/* head complete: h->head is valid */
 	HTTP1_BODY,		/* h->span: body bytes, in the caller's buffer */
-	HTTP1_DONE,		/* message complete; h->trailing says what is left */
+	HTTP1_DONE,		/* message complete; *input is what follows it */
 	HTTP1_ERROR,		/* h->error, h->error_status */
 };
 
 struct http1 {
 	llhttp_t parser;
-	bool response;
+	bool response, head_request;
+	bool head_done, message_done;	/* set by the parser's callbacks */
 	uint8_t state;
 	struct scratch *mem;
 	struct buf partial;	/* a head that has not come whole */
 	uint32_t head_max;
+	uint32_t start, line;	/* of the head, and of its first unfinished line */
+	uint32_t lines;		/* finished ones */
+	uint32_t headers_room;
+	uint32_t overhead;	/* chunk framing bytes since the last body byte */
+	uint64_t body_left;	/* of a body of known length */
 	struct http1_head head;
 	struct slice span;
-	struct slice rest;	/* internal: bytes not consumed yet */
 	const char *error;	/* static text for people */
-	int error_status;	/* request: 400, 431, 505, 501 */
+	int error_status;	/* 400, 431, 505, 501: for the answer to a request */
 };
 
 void http1_init(struct http1 *h, bool response, uint32_t head_max);

@@ -34,6 +34,7 @@ int tls_check_pair(struct slice cert_pem, struct slice key_pem, char *why, size_
 	 * survives: the master may call it before it forks. */
 struct tls_context *tls_server_new(struct slice cert_pem, struct slice key_pem,
     const struct tls_ticket_keys *keys, char *why, size_t why_size);
+	/* The keys are copied. NULL keys: no tickets, clients do not resume. */
 struct tls_context *tls_client_new(struct slice ca_pem, char *why, size_t why_size);
 	/* ca_pem none: the system's bundle, /etc/ssl/certs/ca-certificates.crt. */
 void tls_context_put(struct tls_context *c);
@@ -52,14 +53,19 @@ enum tls_state { TLS_HANDSHAKE, TLS_OPEN, TLS_CLOSED, TLS_FAILED };
 typedef void tls_plain_fn(void *arg, const char *p, size_t n);
 enum tls_state tls_feed(struct tls *t, const char *cipher, size_t n, struct buf *out,
     tls_plain_fn *plain, void *arg);
-	/* Bytes from the peer; plaintext goes to `plain` (which may call
-	 * tls_write, not tls_free), bytes for the peer are added to `out`. */
+	/* All n bytes from the peer are taken. Bytes for the peer are added to
+	 * `out`, also when the answer is FAILED (an alert). What was decrypted
+	 * goes to `plain`, in one call for up to HTTP_READ_BYTES of input, and
+	 * stays valid until the next tls_feed() of any connection. */
 enum tls_state tls_start(struct tls *t, struct buf *out);
+	/* Client: the first message of the handshake. */
 int tls_write(struct tls *t, const struct slice *pieces, size_t n, struct buf *out) MUST_CHECK;
-	/* Small pieces are joined into one record. -1: failed. */
+	/* Only when open. Small pieces are joined into one record. -1: failed. */
 void tls_close_notify(struct tls *t, struct buf *out);
 const char *tls_error(const struct tls *t);
+	/* For people, after FAILED: "the certificate has expired". */
 const char *tls_version(const struct tls *t);	/* "TLSv1.3" */
 bool tls_resumed(const struct tls *t);
+	/* The handshake was a short one, from a session of before. */
 
 #endif
