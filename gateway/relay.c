@@ -300,6 +300,19 @@ give_up(struct request *r, const char *why)
 	request_refuse(r, &words, "provider \"%s\": %s", r->provider->slug, why);
 }
 
+/* Nothing can be sent again once an answer has begun: a prompt of megabytes
+ * need not wait for the answer's end. */
+static void
+forget_prompt(struct request *r)
+{
+	scratch_reset(&r->body_mem);
+	buf_free(&r->body_grown);
+	r->body = NULL;
+	r->scan = NULL;
+	r->edits = NULL;
+	r->metadata = NULL;
+}
+
 static void
 on_head(void *arg, const struct http1_head *head)
 {
@@ -308,14 +321,8 @@ on_head(void *arg, const struct http1_head *head)
 
 	r->first_byte_mono_ns = clock_mono_ns();
 	r->upstream_status = head->status;
-	/* Nothing can be sent again from here on: a prompt of megabytes need not
-	 * wait for the end of its answer. */
-	scratch_reset(&r->body_mem);
-	buf_free(&r->body_grown);
-	r->body = NULL;
-	r->scan = NULL;
-	r->edits = NULL;
-	r->metadata = NULL;
+	if (exchange_sent(r->exchange))
+		forget_prompt(r);
 	/* Kept: the exchange's memory ends before the record is written. */
 	char *kept = id.n && id.n <= 256 ? scratch_dup(&r->mem, id) : NULL;
 	r->rec.provider_request_id = kept ? (struct slice){ kept, id.n } : SLICE_NONE;

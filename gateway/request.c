@@ -72,6 +72,7 @@ request_new(struct client *c)
 	r->rec.fixed.start_wall_ns = r->start_wall_ns;
 	r->rec.remote_address = slice_of(c->address);
 	make_id(r);
+	r->rec.request_id = slice_of(r->id);
 	return r;
 }
 
