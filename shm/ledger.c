@@ -149,10 +149,8 @@ end_request(struct arena *a, uint32_t worker, struct inflight *e, const struct e
 
 	CHECK(inflight_state(e) != INFLIGHT_FREE && end->cost_nusd >= 0 && holds <= CHARGES_MAX);
 	if (end->with_record && !ring_prepare(a, worker, charges_booked(e, end), end->record,
-	    end->record_bytes, &item)) {
-		inflight_done(e, end->cancel, end->cost_nusd);
+	    end->record_bytes, &item))
 		return SETTLE_RING_FULL;
-	}
 	for (uint64_t i = 0; i < holds; i++)
 		__builtin_prefetch(meter_of(a, &e->hold[i]), 1);
 
@@ -173,22 +171,27 @@ end_request(struct arena *a, uint32_t worker, struct inflight *e, const struct e
 	return SETTLED;
 }
 
+/* By the worker itself. If there is no room, the page remembers how it ends. */
+static enum settle_verdict
+end_own(struct arena *a, uint32_t worker, struct inflight *e, struct ending end, struct now now)
+{
+	end.record = inflight_text(e, &end.record_bytes);
+	enum settle_verdict verdict = end_request(a, worker, e, &end, now);
+	if (verdict == SETTLE_RING_FULL)
+		inflight_done(e, end.cancel, end.cost_nusd);
+	return verdict;
+}
+
 enum settle_verdict
 ledger_settle(struct arena *a, uint32_t worker, struct inflight *e, int64_t cost_nusd, struct now now)
 {
-	struct ending end = { .with_record = true, .cost_nusd = cost_nusd };
-
-	end.record = inflight_text(e, &end.record_bytes);
-	return end_request(a, worker, e, &end, now);
+	return end_own(a, worker, e, (struct ending){ .with_record = true, .cost_nusd = cost_nusd }, now);
 }
 
 enum settle_verdict
 ledger_cancel(struct arena *a, uint32_t worker, struct inflight *e, bool with_record, struct now now)
 {
-	struct ending end = { .cancel = true, .with_record = with_record };
-
-	end.record = inflight_text(e, &end.record_bytes);
-	return end_request(a, worker, e, &end, now);
+	return end_own(a, worker, e, (struct ending){ .cancel = true, .with_record = with_record }, now);
 }
 
 /* ---- after a death ---- */

@@ -211,7 +211,7 @@ budget_take(struct step *s, struct shm_meter *m, const struct charge *c, struct 
 
 	journal_set(s, &m->held, (uint64_t)add_capped(held, c->amount));
 	word_put(&h->amount, (uint64_t)total);
-	if (add_capped(used, need) <= c->limit)
+	if (c->limit > 0 && need <= c->limit - used)
 		return 0;
 	if (period_of(m) == PERIOD_TOTAL || total > c->limit || c->limit <= 0)
 		return WAIT_NEVER;

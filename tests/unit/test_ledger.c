@@ -1,0 +1,658 @@
+/*
+ * The ledger's borders: exactly at the limit and one over it, periods and
+ * clocks, several charges on one meter, full tables, the states of a request
+ * and what a reclaim makes of each. Random traces are in test_ledger_model.c,
+ * deaths in tests/race.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <time.h>
+
+#include "shm/ring.h"
+#include "tests/unit/arena_fixture.h"
+
+#define INFLIGHT 8
+#define METERS 64
+#define MINUTE (60 * NS_PER_S)
+#define DAY (86400 * NS_PER_S)
+
+static int
+setup(void **state)
+{
+	struct fixture *f = malloc(sizeof(*f));
+
+	fixture_open(f, (struct arena_sizes){ .workers = 2, .inflight = INFLIGHT, .ring_bytes = 65536,
+	    .meters = METERS });
+	*state = f;
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	fixture_close(*state);
+	free(*state);
+	return 0;
+}
+
+static enum ledger_verdict
+admit(struct fixture *f, struct charge *c, uint32_t n, struct inflight **e, struct refusal *why)
+{
+	*why = (struct refusal){ .wait_ns = -99 };
+	return ledger_admit(&f->arena, 0, c, n, f->now, e, why);
+}
+
+/* Admits, or fails the test. */
+static struct inflight *
+admitted(struct fixture *f, struct charge c)
+{
+	struct inflight *e;
+	struct refusal why;
+
+	assert_int_equal(admit(f, &c, 1, &e, &why), LEDGER_ADMITTED);
+	return e;
+}
+
+/* Does not admit, or fails the test. */
+static struct refusal
+refused(struct fixture *f, struct charge c)
+{
+	struct inflight *e = NULL;
+	struct refusal why;
+
+	assert_int_equal(admit(f, &c, 1, &e, &why), LEDGER_REFUSED);
+	assert_null(e);
+	return why;
+}
+
+static void
+settled(struct fixture *f, struct inflight *e, int64_t cost)
+{
+	assert_int_equal(ledger_settle(&f->arena, 0, e, cost, f->now), SETTLED);
+}
+
+static struct meter_view
+view(struct fixture *f, struct meter_id id)
+{
+	struct meter_view v;
+
+	assert_true(ledger_meter(&f->arena, id, f->now, &v));
+	return v;
+}
+
+/* ---- periods ---- */
+
+static void
+periods_follow_the_calendar(void **state)
+{
+	(void)state;
+	for (int64_t day = -1000; day < 60000; day++) {
+		time_t s = day * 86400 + day % 86400 * (day > 0);
+		int64_t wall = (int64_t)s * NS_PER_S;
+		struct tm tm;
+
+		gmtime_r(&s, &tm);
+		int64_t month = (tm.tm_year - 70) * 12 + tm.tm_mon;
+		assert_int_equal(period_index(PERIOD_MONTHLY, wall), month);
+		struct tm next = { .tm_year = tm.tm_year, .tm_mon = tm.tm_mon + 1, .tm_mday = 1 };
+		assert_int_equal(period_end_ns(PERIOD_MONTHLY, wall), timegm(&next) * NS_PER_S);
+		int64_t week = period_index(PERIOD_WEEKLY, wall);
+		int64_t end = period_end_ns(PERIOD_WEEKLY, wall);
+		assert_int_equal(end, (week * 7 + 11) * DAY);
+		assert_true(wall < end && wall >= end - 7 * DAY);
+		s = end / NS_PER_S;
+		gmtime_r(&s, &tm);
+		assert_int_equal(tm.tm_wday, 1);
+		assert_int_equal(period_end_ns(PERIOD_DAILY, wall), (period_index(PERIOD_DAILY, wall) + 1) * DAY);
+	}
+	assert_int_equal(period_index(PERIOD_WEEKLY, 4 * DAY), 0);
+	assert_int_equal(period_index(PERIOD_WEEKLY, 4 * DAY - 1), -1);
+	assert_int_equal(period_index(PERIOD_TOTAL, FIXTURE_WALL_NS), 0);
+	assert_int_equal(period_end_ns(PERIOD_TOTAL, FIXTURE_WALL_NS), 0);
+}
+
+/* ---- buckets ---- */
+
+static void
+a_bucket_holds_its_limit_and_refills(void **state)
+{
+	struct fixture *f = *state;
+	struct charge c = bucket_charge(1, 5, MINUTE, 1);
+
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 5; i++)
+			settled(f, admitted(f, c), 0);
+		struct refusal why = refused(f, c);
+		assert_int_equal(why.limit, 5);
+		assert_int_equal(why.spent, 5);
+		assert_int_equal(why.wait_ns, MINUTE / 5);
+		f->now.mono_ns += why.wait_ns - 1;
+		assert_int_equal(refused(f, c).wait_ns, 1);
+		f->now.mono_ns += 1;
+		settled(f, admitted(f, c), 0);
+		refused(f, c);
+		f->now.mono_ns += 10 * MINUTE;	/* it does not save up more than its limit */
+		assert_int_equal(view(f, c.id).tokens, 5);
+	}
+}
+
+static void
+an_amount_above_the_limit_never_fits(void **state)
+{
+	struct fixture *f = *state;
+	struct inflight *e;
+	struct refusal why;
+	struct meter_view v;
+
+	assert_int_equal(refused(f, bucket_charge(1, 100, MINUTE, 101)).wait_ns, -1);
+	assert_int_equal(refused(f, bucket_charge(1, 100, MINUTE, INT64_MAX)).wait_ns, -1);
+	assert_int_equal(refused(f, bucket_charge(1, 0, MINUTE, 0)).wait_ns, -1);
+	assert_int_equal(refused(f, bucket_charge(1, -5, MINUTE, 1)).wait_ns, -1);
+	assert_false(ledger_meter(&f->arena, (struct meter_id){ 1, 1 }, f->now, &v));
+	settled(f, admitted(f, bucket_charge(1, 100, MINUTE, 100)), 0);
+
+	/* Two charges that fit alone and not together. */
+	struct charge two[2] = { bucket_charge(2, 100, MINUTE, 60), bucket_charge(2, 100, MINUTE, 60) };
+	assert_int_equal(admit(f, two, 2, &e, &why), LEDGER_REFUSED);
+	assert_int_equal(why.charge, 1);
+	assert_int_equal(why.wait_ns, -1);
+	assert_int_equal(why.spent, 0);
+	two[1].amount = 40;
+	assert_int_equal(admit(f, two, 2, &e, &why), LEDGER_ADMITTED);
+	assert_int_equal(view(f, two[0].id).tokens, 0);
+}
+
+static void
+a_refusal_names_the_longest_wait_of_its_kind(void **state)
+{
+	struct fixture *f = *state;
+	struct inflight *e;
+	struct refusal why;
+	struct charge all[3] = { bucket_charge(1, 60, MINUTE, 60), bucket_charge(2, 10, 10 * MINUTE, 10),
+		budget_charge(3, PERIOD_DAILY, 100, 100) };
+
+	assert_int_equal(admit(f, all, 3, &e, &why), LEDGER_ADMITTED);
+	all[0].amount = 1;
+	all[1].amount = 2;
+	assert_int_equal(admit(f, all, 3, &e, &why), LEDGER_REFUSED);
+	assert_int_equal(why.charge, 0);
+	assert_int_equal(why.spent, 60);
+	assert_int_equal(why.wait_ns, 2 * MINUTE);
+	assert_int_equal(admit(f, &all[2], 1, &e, &why), LEDGER_REFUSED);
+	assert_int_equal(why.held, 100);
+}
+
+static void
+amounts_and_windows_may_be_huge(void **state)
+{
+	struct fixture *f = *state;
+	const int64_t week = 7 * DAY;
+
+	/* amount * window is far beyond 64 bits. */
+	settled(f, admitted(f, bucket_charge(1, INT64_MAX, week, INT64_MAX / 2)), 0);
+	settled(f, admitted(f, bucket_charge(1, INT64_MAX, week, INT64_MAX / 2)), 0);
+	struct refusal why = refused(f, bucket_charge(1, INT64_MAX, week, INT64_MAX / 2));
+	assert_true(why.wait_ns > week / 2 - 10 && why.wait_ns <= week / 2);
+	assert_int_equal(refused(f, bucket_charge(1, 3, week, INT64_MAX)).wait_ns, -1);
+}
+
+static void
+a_lower_limit_counts_at_once(void **state)
+{
+	struct fixture *f = *state;
+
+	settled(f, admitted(f, bucket_charge(1, 100, MINUTE, 90)), 0);	/* 54 s of refill */
+	struct refusal why = refused(f, bucket_charge(1, 10, 10 * NS_PER_S, 1));
+	assert_int_equal(why.wait_ns, 45 * NS_PER_S);
+	assert_int_equal(view(f, (struct meter_id){ 1, 1 }).limit, 100);
+	f->now.mono_ns += why.wait_ns;
+	settled(f, admitted(f, bucket_charge(1, 10, 10 * NS_PER_S, 1)), 0);
+	assert_int_equal(view(f, (struct meter_id){ 1, 1 }).limit, 10);
+}
+
+static void
+a_cancel_gives_units_back(void **state)
+{
+	struct fixture *f = *state;
+	struct charge c = bucket_charge(1, 2, MINUTE, 1);
+	struct inflight *first = admitted(f, c), *second = admitted(f, c);
+
+	refused(f, c);
+	assert_int_equal(ledger_cancel(&f->arena, 0, second, false, f->now), SETTLED);
+	second = admitted(f, c);
+	settled(f, first, 0);
+	settled(f, second, 0);
+	refused(f, c);
+	assert_int_equal(ring_fill_permille(&f->arena, 0), 128 * 1000 / 65536 / 2);
+}
+
+/* ---- budgets ---- */
+
+static void
+a_budget_counts_what_is_held(void **state)
+{
+	struct fixture *f = *state;
+	struct charge c = budget_charge(1, PERIOD_TOTAL, 1000, 400);
+	struct inflight *a = admitted(f, c), *b = admitted(f, c);
+	struct refusal why = refused(f, c);
+
+	assert_int_equal(why.limit, 1000);
+	assert_int_equal(why.spent, 0);
+	assert_int_equal(why.held, 800);
+	assert_int_equal(why.wait_ns, -1);
+	c.amount = 200;
+	struct inflight *last = admitted(f, c);		/* exactly at the limit */
+	c.amount = 0;
+	refused(f, c);
+	settled(f, a, 100);
+	settled(f, b, 400);
+	struct meter_view v = view(f, c.id);
+	assert_int_equal(v.spent, 500);
+	assert_int_equal(v.held, 200);
+	assert_int_equal(ledger_inflight_held(&f->arena), 200);
+	assert_int_equal(ledger_cancel(&f->arena, 0, last, true, f->now), SETTLED);
+	v = view(f, c.id);
+	assert_int_equal(v.spent, 500);
+	assert_int_equal(v.held, 0);
+	assert_int_equal(v.reset_wall_ns, 0);
+}
+
+static void
+an_amount_of_nothing_needs_something_left(void **state)
+{
+	struct fixture *f = *state;
+	struct charge c = budget_charge(1, PERIOD_TOTAL, 1000, 0);
+	struct inflight *e;
+	struct refusal why;
+
+	settled(f, admitted(f, c), 999);
+	settled(f, admitted(f, c), 1);
+	assert_int_equal(refused(f, c).spent, 1000);
+	c.limit = 0;
+	refused(f, c);
+	/* Beside a charge that took the last of it, nothing more is needed. */
+	struct charge two[2] = { budget_charge(2, PERIOD_TOTAL, 10, 10), budget_charge(2, PERIOD_TOTAL, 10, 0) };
+	assert_int_equal(admit(f, two, 2, &e, &why), LEDGER_ADMITTED);
+}
+
+static void
+a_cost_may_exceed_its_hold_and_is_never_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct charge c = budget_charge(1, PERIOD_TOTAL, 1000, 10);
+
+	settled(f, admitted(f, c), 5000);
+	assert_int_equal(view(f, c.id).spent, 5000);
+	refused(f, c);
+	c.limit = INT64_MAX;
+	settled(f, admitted(f, c), INT64_MAX);		/* capped, not wrapped around */
+	assert_int_equal(view(f, c.id).spent, INT64_MAX);
+	assert_int_equal(refused(f, c).wait_ns, -1);
+}
+
+static void
+charges_on_one_budget_add_up_and_book_once(void **state)
+{
+	struct fixture *f = *state;
+	struct charge two[2] = { budget_charge(1, PERIOD_TOTAL, 100, 60), budget_charge(1, PERIOD_TOTAL, 100, 40) };
+	struct ring_cursor at;
+	struct ring_item item;
+	struct inflight *e;
+	struct refusal why;
+
+	two[1].amount = 41;
+	assert_int_equal(admit(f, two, 2, &e, &why), LEDGER_REFUSED);
+	assert_int_equal(why.held, 0);
+	two[1].amount = 40;
+	assert_int_equal(admit(f, two, 2, &e, &why), LEDGER_ADMITTED);
+	assert_int_equal(view(f, two[0].id).held, 100);
+	settled(f, e, 70);
+	assert_int_equal(view(f, two[0].id).spent, 70);
+	assert_int_equal(view(f, two[0].id).held, 0);
+	at = ring_begin(&f->arena, 0);
+	assert_true(ring_next(&f->arena, 0, &at, &item));
+	assert_int_equal(item.charges, 1);
+}
+
+static void
+a_period_rolls_over_when_it_is_used(void **state)
+{
+	struct fixture *f = *state;
+	struct charge c = budget_charge(1, PERIOD_DAILY, 1000, 600);
+	struct ring_cursor at = ring_begin(&f->arena, 0);
+	struct ring_item item;
+	int64_t today = period_index(PERIOD_DAILY, f->now.wall_ns);
+	int64_t midnight = period_end_ns(PERIOD_DAILY, f->now.wall_ns);
+
+	settled(f, admitted(f, c), 600);
+	assert_true(ring_next(&f->arena, 0, &at, &item));
+	assert_int_equal(item.charge[0].period_index, today);
+	struct inflight *late = admitted(f, budget_charge(1, PERIOD_DAILY, 1000, 300));
+	assert_int_equal(refused(f, c).wait_ns, midnight - f->now.wall_ns);
+	c.amount = 1001;
+	assert_int_equal(refused(f, c).wait_ns, -1);
+	c.amount = 600;
+
+	f->now.wall_ns = midnight - 1;
+	refused(f, c);
+	f->now.wall_ns = midnight;
+	struct meter_view v = view(f, c.id);		/* nobody has used it yet */
+	assert_int_equal(v.spent, 0);
+	assert_int_equal(v.held, 300);			/* from yesterday, still held */
+	assert_int_equal(v.period_index, today + 1);
+	assert_int_equal(v.reset_wall_ns, midnight + DAY);
+	struct inflight *e = admitted(f, c);
+	settled(f, late, 250);				/* money of today, when it was spent */
+	assert_true(ring_next(&f->arena, 0, &at, &item));
+	assert_int_equal(item.charge[0].period_index, today + 1);
+	settled(f, e, 600);
+	assert_int_equal(view(f, c.id).spent, 850);
+}
+
+static void
+a_clock_that_steps_back_gives_no_money(void **state)
+{
+	struct fixture *f = *state;
+	struct charge c = budget_charge(1, PERIOD_DAILY, 1000, 1000);
+	int64_t today = period_index(PERIOD_DAILY, f->now.wall_ns);
+
+	settled(f, admitted(f, c), 1000);
+	f->now.wall_ns -= 2 * DAY;
+	struct refusal why = refused(f, c);
+	assert_int_equal(why.spent, 1000);
+	assert_int_equal(f->now.wall_ns + why.wait_ns, (today + 1) * DAY);
+	assert_int_equal(view(f, c.id).period_index, today);
+	f->now.wall_ns += 3 * DAY;
+	settled(f, admitted(f, c), 1);
+}
+
+static void
+levels_are_loaded_from_the_store(void **state)
+{
+	struct fixture *f = *state;
+	struct charge c = budget_charge(1, PERIOD_MONTHLY, 1000, 300);
+	int64_t month = period_index(PERIOD_MONTHLY, f->now.wall_ns);
+
+	assert_int_equal(ledger_load(&f->arena, c.id, PERIOD_MONTHLY, month, 800), 0);
+	assert_int_equal(refused(f, c).spent, 800);
+	assert_int_equal(ledger_load(&f->arena, c.id, PERIOD_MONTHLY, month - 1, 900), 0);
+	settled(f, admitted(f, c), 1);		/* that was last month */
+	assert_int_equal(view(f, c.id).spent, 1);
+}
+
+/* ---- room ---- */
+
+static void
+a_full_worker_is_busy_and_changes_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct charge c = bucket_charge(1, 100, MINUTE, 1);
+	struct inflight *e[INFLIGHT], *more;
+	struct refusal why;
+
+	for (int i = 0; i < INFLIGHT; i++)
+		e[i] = admitted(f, c);
+	assert_int_equal(admit(f, &c, 1, &more, &why), LEDGER_BUSY);
+	assert_int_equal(view(f, c.id).tokens, 100 - INFLIGHT);
+	assert_int_equal(ledger_inflight_count(&f->arena, 0), INFLIGHT);
+	settled(f, e[3], 0);
+	assert_ptr_equal(admitted(f, c), e[3]);		/* last in, first out */
+	assert_int_equal(ledger_admit(&f->arena, 1, &c, 1, f->now, &more, &why), LEDGER_ADMITTED);
+}
+
+static void
+a_full_table_says_so(void **state)
+{
+	struct fixture *f = *state;
+	struct inflight *e;
+	struct refusal why;
+	struct meter_view v;
+	uint32_t used = 0, seen = 0;
+
+	for (uint64_t id = 1;; id++) {
+		struct charge c = bucket_charge(id, 100, MINUTE, 1);
+		enum ledger_verdict verdict = admit(f, &c, 1, &e, &why);
+
+		if (verdict == LEDGER_FULL)
+			break;
+		assert_int_equal(verdict, LEDGER_ADMITTED);
+		settled(f, e, 0);
+		used++;
+	}
+	assert_int_equal(used, METERS - METERS / 8);
+	assert_int_equal(ledger_meters_used(&f->arena), used);
+	assert_int_equal(ledger_load(&f->arena, (struct meter_id){ 9, 9 }, PERIOD_DAILY, 1, 1), -1);
+	/* One new meter too many: the known one before it is not charged. */
+	struct charge two[2] = { bucket_charge(1, 100, MINUTE, 50), bucket_charge(999, 100, MINUTE, 1) };
+	assert_int_equal(admit(f, two, 2, &e, &why), LEDGER_FULL);
+	assert_int_equal(view(f, two[0].id).tokens, 99);
+	assert_int_equal(ledger_inflight_count(&f->arena, 0), 0);
+	for (uint32_t row = 0; row < ledger_meter_rows(&f->arena); row++)
+		seen += ledger_meter_at(&f->arena, row, f->now, &v);
+	assert_int_equal(seen, used);
+}
+
+static void
+hints_are_only_hints(void **state)
+{
+	struct fixture *f = *state;
+	struct charge a = budget_charge(1, PERIOD_TOTAL, 100, 1), b = budget_charge(2, PERIOD_TOTAL, 100, 1);
+	struct inflight *e;
+	struct refusal why;
+
+	assert_int_equal(admit(f, &a, 1, &e, &why), LEDGER_ADMITTED);
+	assert_true(a.row < METERS);
+	for (uint32_t hint = 0; hint < METERS + 2; hint++) {
+		b.row = hint;
+		assert_int_equal(admit(f, &b, 1, &e, &why), LEDGER_ADMITTED);
+		assert_true(b.row < METERS && b.row != a.row);
+		settled(f, e, 0);
+	}
+	assert_int_equal(view(f, a.id).held, 1);
+}
+
+static void
+no_limits_at_all(void **state)
+{
+	struct fixture *f = *state;
+	struct inflight *e;
+	struct refusal why;
+	struct ring_cursor at = ring_begin(&f->arena, 0);
+	struct ring_item item;
+
+	assert_int_equal(admit(f, NULL, 0, &e, &why), LEDGER_ADMITTED);
+	memcpy(inflight_record(e), "rec", 3);
+	inflight_record_set(e, 3);
+	settled(f, e, 12345);
+	assert_true(ring_next(&f->arena, 0, &at, &item));
+	assert_int_equal(item.charges, 0);
+	assert_memory_equal(item.record, "rec", 3);
+}
+
+/* ---- pages and deaths ---- */
+
+static void
+a_page_keeps_whole_versions(void **state)
+{
+	struct fixture *f = *state;
+	struct inflight *e = admitted(f, budget_charge(1, PERIOD_TOTAL, 100, 1));
+	struct ring_cursor at = ring_begin(&f->arena, 0);
+	struct ring_item item;
+
+	for (int64_t i = 1; i < 10; i++) {
+		struct metered m = { .tokens = { i, 2 * i }, .cost_nusd = 3 * i };
+
+		inflight_metered(e, &m);
+		assert_int_equal(inflight_metered_get(e).tokens[1], 2 * i);
+		assert_int_equal(inflight_metered_get(e).cost_nusd, 3 * i);
+	}
+	memset(inflight_record(e), 'a', RECORD_BYTES_MAX);
+	inflight_record_set(e, RECORD_BYTES_MAX);
+	memset(inflight_record(e), 'b', 2000);		/* and here we die */
+	settled(f, e, 1);
+	assert_true(ring_next(&f->arena, 0, &at, &item));
+	assert_int_equal(item.record_bytes, RECORD_BYTES_MAX);
+	assert_int_equal(item.record[0], 'a');
+	e = admitted(f, budget_charge(1, PERIOD_TOTAL, 100, 1));
+	assert_int_equal(inflight_metered_get(e).cost_nusd, 0);		/* of the new request */
+	settled(f, e, 0);
+	assert_true(ring_next(&f->arena, 0, &at, &item));
+	assert_int_equal(item.record_bytes, 0);
+}
+
+struct orphans {
+	uint32_t calls, admitted, sent;
+};
+
+/* Completes a record by one byte. */
+static void
+finish(char *record, uint32_t *bytes, const struct metered *m, enum inflight_state state, void *arg)
+{
+	struct orphans *o = arg;
+
+	o->calls++;
+	o->admitted += state == INFLIGHT_ADMITTED;
+	o->sent += state == INFLIGHT_SENT;
+	assert_true(state == INFLIGHT_ADMITTED || state == INFLIGHT_SENT);
+	if (*bytes > 0)
+		record[(*bytes)++] = m->cost_nusd > 0 ? 'm' : 'c';
+}
+
+static void
+draft(struct inflight *e, char c)
+{
+	memset(inflight_record(e), c, 10);
+	inflight_record_set(e, 10);
+}
+
+static void
+reclaim_ends_each_state_as_it_should(void **state)
+{
+	struct fixture *f = *state;
+	struct charge two[2] = { bucket_charge(1, 10, MINUTE, 1), budget_charge(2, PERIOD_TOTAL, 1000, 100) };
+	struct metered m = { .cost_nusd = 7 };
+	struct orphans o = { 0 };
+	struct inflight *e[4];
+	struct refusal why;
+
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(admit(f, two, 2, &e[i], &why), LEDGER_ADMITTED);
+	/* 0: no draft yet. 1: a draft. 2: sent. 3: sent and metered. */
+	for (int i = 1; i < 4; i++)
+		draft(e[i], (char)('0' + i));
+	inflight_sent(e[2]);
+	inflight_sent(e[3]);
+	inflight_metered(e[3], &m);
+	assert_int_equal(ledger_reclaim(&f->arena, 1, finish, &o, f->now), 0);
+	assert_int_equal(o.calls, 0);			/* that was another worker */
+	assert_int_equal(ledger_reclaim(&f->arena, 0, finish, &o, f->now), 0);
+	assert_int_equal(o.calls, 4);
+	assert_int_equal(o.admitted, 2);
+	assert_int_equal(o.sent, 2);
+	assert_int_equal(ledger_reclaim(&f->arena, 0, finish, &o, f->now), 0);
+	assert_int_equal(o.calls, 4);
+	assert_int_equal(view(f, two[0].id).tokens, 8);
+	assert_int_equal(view(f, two[1].id).spent, 7);
+	assert_int_equal(view(f, two[1].id).held, 0);
+	assert_int_equal(ledger_inflight_count(&f->arena, 0), 0);
+
+	static const struct { const char *text; uint32_t charges; } expected[] = {
+		{ "1111111111c", 0 }, { "2222222222c", 1 }, { "3333333333m", 1 },
+	};
+	struct ring_cursor at = ring_begin(&f->arena, 0);
+	struct ring_item item;
+	for (int i = 0; i < 3; i++) {
+		assert_true(ring_next(&f->arena, 0, &at, &item));
+		assert_int_equal(item.record_bytes, 11);
+		assert_memory_equal(item.record, expected[i].text, 11);
+		assert_int_equal(item.charges, expected[i].charges);
+	}
+	assert_false(ring_next(&f->arena, 0, &at, &item));
+}
+
+/* Fills the ring so far that a record of 3,000 bytes does not fit. */
+static void
+fill_ring(struct fixture *f)
+{
+	while (ring_fill_permille(&f->arena, 0) < 960) {
+		struct inflight *e = admitted(f, budget_charge(77, PERIOD_TOTAL, 1000, 0));
+
+		memset(inflight_record(e), 'x', 500);
+		inflight_record_set(e, 500);
+		settled(f, e, 0);
+	}
+}
+
+static void
+reclaim_goes_on_when_there_is_room(void **state)
+{
+	struct fixture *f = *state;
+	struct charge c = budget_charge(1, PERIOD_TOTAL, 1000, 100);
+	struct orphans o = { 0 };
+	struct inflight *done = admitted(f, c), *gone = admitted(f, c), *sent = admitted(f, c);
+	struct inflight *all[3] = { done, gone, sent };
+	struct ring_item item;
+
+	for (int i = 0; i < 3; i++) {
+		memset(inflight_record(all[i]), 'a' + i, 3000);
+		inflight_record_set(all[i], 3000);
+	}
+	inflight_sent(sent);
+	inflight_sent(done);
+	fill_ring(f);
+	assert_int_equal(ledger_settle(&f->arena, 0, done, 42, f->now), SETTLE_RING_FULL);
+	assert_int_equal(ledger_cancel(&f->arena, 0, gone, true, f->now), SETTLE_RING_FULL);
+	assert_int_equal(ledger_reclaim(&f->arena, 0, finish, &o, f->now), 3);
+	assert_int_equal(view(f, c.id).held, 300);
+
+	struct ring_cursor at = ring_begin(&f->arena, 0);
+	while (ring_next(&f->arena, 0, &at, &item))
+		;
+	ring_advance(&f->arena, 0, at);
+	o = (struct orphans){ 0 };
+	assert_int_equal(ledger_reclaim(&f->arena, 0, finish, &o, f->now), 0);
+	assert_int_equal(o.calls, 1);			/* the other two were complete */
+	assert_int_equal(view(f, c.id).held, 0);
+	assert_int_equal(view(f, c.id).spent, 42);	/* done: as decided; gone: cancelled; sent: 0 metered */
+	uint32_t charges = 0, items = 0;
+	for (; ring_next(&f->arena, 0, &at, &item); items++)
+		charges += item.charges;
+	assert_int_equal(items, 3);
+	assert_int_equal(charges, 2);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(periods_follow_the_calendar),
+		TEST(a_bucket_holds_its_limit_and_refills),
+		TEST(an_amount_above_the_limit_never_fits),
+		TEST(a_refusal_names_the_longest_wait_of_its_kind),
+		TEST(amounts_and_windows_may_be_huge),
+		TEST(a_lower_limit_counts_at_once),
+		TEST(a_cancel_gives_units_back),
+		TEST(a_budget_counts_what_is_held),
+		TEST(an_amount_of_nothing_needs_something_left),
+		TEST(a_cost_may_exceed_its_hold_and_is_never_lost),
+		TEST(charges_on_one_budget_add_up_and_book_once),
+		TEST(a_period_rolls_over_when_it_is_used),
+		TEST(a_clock_that_steps_back_gives_no_money),
+		TEST(levels_are_loaded_from_the_store),
+		TEST(a_full_worker_is_busy_and_changes_nothing),
+		TEST(a_full_table_says_so),
+		TEST(hints_are_only_hints),
+		TEST(no_limits_at_all),
+		TEST(a_page_keeps_whole_versions),
+		TEST(reclaim_ends_each_state_as_it_should),
+		TEST(reclaim_goes_on_when_there_is_room),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
