@@ -34,8 +34,12 @@ struct body_scan {
 	bool has_cache_1h;	/* ... with "ttl":"1h" anywhere */
 	uint32_t images;	/* blocks with type image */
 	uint32_t documents;	/* blocks with type document */
+	uint32_t opaque_documents;	/* ... whose text is not in the body as text: PDF, url, file */
+	uint32_t typed_tools;	/* in "tools": the provider adds a prompt of its own for each */
+	uint32_t server_tools;	/* ... that run at the provider, but for web search: their results join the prompt */
 	uint32_t web_search_max_uses;	/* of server tools web_search_*: sum of max_uses; UINT32_MAX if unbounded */
-	uint64_t base64_bytes;	/* in "data" members of sources: not text */
+	uint64_t base64_bytes;	/* in "data" members of the sources of images and documents that the
+				 * provider decodes: not text. Elsewhere such a thing is text */
 	uint64_t text_bytes;	/* the rest of the body: an upper bound of text */
 };
 
@@ -50,16 +54,21 @@ struct body_edits {
 	struct body_edit {
 		size_t offset, remove;	/* in the body */
 		struct slice insert;	/* lives as long as the request */
+		uint32_t member;	/* index of the member; members_count: a new one */
+		bool drop;
+		struct slice added;	/* of a new member: ,"name":value */
 	} edit[SPLICES_MAX];
-};
+};		/* = {0} before the first edit */
 
 struct scratch;
 bool body_set(const struct body_scan *s, struct body_edits *e, const char *name,
     struct slice raw_json, struct scratch *mem) MUST_CHECK;
 	/* Replaces the member's value, or adds the member at the end of the
-	 * object. A later set of the same name wins. false: out of room. */
+	 * object. A later set or drop of the same name wins. `raw_json` must live
+	 * as long as the request. false: out of room; the edits are as before. */
 bool body_drop(const struct body_scan *s, struct body_edits *e, const char *name) MUST_CHECK;
-	/* Removes a top-level member and one comma; absent is fine. */
+	/* Removes a top-level member and one comma; absent is fine. false: out of
+	 * room. */
 size_t body_pieces(const struct body_scan *s, struct body_edits *e, struct slice *out, size_t max);
 	/* The edited body in order; sorts the edits. Number of pieces; 2 x
 	 * SPLICES_MAX + 1 at the most. Without edits: one piece, the body. */

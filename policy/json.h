@@ -46,8 +46,14 @@ bool json_to_i64(struct slice value, int64_t *out);
 bool json_to_bool(struct slice value, bool *out);
 bool json_string_eq(struct slice raw, const char *text);
 	/* Compares a raw JSON string (with quotes) with text, unescaping. */
+bool json_strings_same(struct slice a, struct slice b);
+	/* Two valid raw strings that mean the same: "a" and "\\u0061". */
 size_t json_unescape(struct slice raw, char *out, size_t size);
-	/* Raw string with quotes -> UTF-8 bytes; the length needed, as snprintf.
+	/* Raw string with quotes -> UTF-8 bytes and a NUL; the length needed
+	 * without it, as snprintf. Half a surrogate pair becomes U+FFFD.
 	 * SIZE_MAX if `raw` is not a valid string. */
+size_t json_escape(struct slice text, char *out, size_t size);
+	/* Bytes -> a raw string with quotes, without a NUL; the length needed.
+	 * Nothing is written past `size`; bytes >= 0x80 pass as they are. */
 
 #endif

@@ -27,8 +27,9 @@ struct slice price_book_builtin(void);
 
 const struct price_row *price_find(const struct price_book *b, struct slice provider_type,
     struct slice model, int64_t wall_ns);
-	/* The row in force at that time. A dated id (-20251001) falls back to
-	 * its undated row; "[1m]" must be stripped before. NULL: unpriced. */
+	/* The row in force at that time; one of the operator's hides the built-in
+	 * ones. A dated id (-20251001) falls back to its undated row; "[1m]" must
+	 * be stripped before. NULL: unpriced. */
 const char *price_row_name(const struct price_row *r);
 	/* "claude-opus-5-5@2026-09-22", for the record. */
 int64_t price_row_max_output(const struct price_row *r);
@@ -38,7 +39,12 @@ int64_t price_row_max_input(const struct price_row *r);
 int64_t price_cost_nusd(const struct price_book *b, const struct price_row *r,
     struct slice provider_type, const struct usage *u, int64_t wall_ns, bool *estimated);
 	/* The whole answer: iterations, steps by prompt length, geo, speed,
-	 * batch, searches. estimated is set if a part had no price of its own. */
+	 * batch, searches. `r`: of the model that was sent; not NULL. Parts of
+	 * other models are priced by their own rows at that time, those without
+	 * one by the provider's dearest. estimated is set if a part had no
+	 * confirmed price of its own, or the bill is known to differ from list. */
+
+#define PRICE_IMAGE_TOKENS 5000	/* an image has at most 4,784: it is scaled down to 2,576 pixels */
 
 struct price_bound {
 	int64_t nusd;		/* no answer to this request can cost more */
@@ -47,7 +53,19 @@ struct price_bound {
 };
 struct price_bound price_bound(const struct price_row *r, const struct body_scan *s,
     bool fast, bool geo_us);
-	/* Input at the dearest class that can apply, output, searches. */
+	/*
+	 * Input at the dearest class that can apply, output, searches; absurd
+	 * numbers saturate. `fast`, `geo_us`: the answer may say so (a workspace
+	 * can be pinned to the US without the request asking for it).
+	 *
+	 * A prompt has at most a token a byte of text, and PRICE_IMAGE_TOKENS an
+	 * image. What is not in the body (a PDF's compressed text, url and file
+	 * sources, server tools, MCP servers, a thread at the provider) is bounded
+	 * by the context window only; a server that compacts the context counts
+	 * it twice. Not covered, because the provider sets no bound: rounds of a
+	 * server tool's loop, each billing the prompt again, and models other
+	 * than r's (fallbacks, advisor).
+	 */
 int64_t price_input_estimate_nusd(const struct price_row *r, const struct body_scan *s);
 	/* A likely cost of the input alone (about 4 bytes a token), for an
 	 * answer that never reported usage. */

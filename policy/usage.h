@@ -23,6 +23,7 @@
 
 #define USAGE_ITERATIONS_MAX 32
 #define USAGE_MODEL_BYTES 96
+#define USAGE_TOKENS_MAX INT64_C(1000000000000)	/* a count above it is a lie and is cut to it: sums cannot overflow */
 
 struct usage_part {		/* one priced part of an answer */
 	char model[USAGE_MODEL_BYTES];	/* "" = the answer's */
@@ -31,10 +32,13 @@ struct usage_part {		/* one priced part of an answer */
 
 struct usage {
 	bool known;		/* some usage was reported */
-	bool complete;		/* final: message_stop, or a whole plain answer */
+	bool complete;		/* final: message_stop, or a message_delta with a stop_reason and
+				 * then the end, or a whole plain answer */
 	bool batch;		/* service_tier "batch" */
 	bool fast;		/* speed "fast" */
 	bool geo_us;		/* inference_geo "us" */
+	bool unlisted;		/* service_tier "priority" or a redeemed fallback credit: the bill
+				 * follows a contract, list prices are an estimate */
 	int64_t tokens[TOKENS_CLASSES];	/* top level */
 	char model[USAGE_MODEL_BYTES];	/* that the answer names */
 	uint32_t iterations_count;	/* 0: price `tokens` */
@@ -44,7 +48,7 @@ struct usage {
 
 enum usage_tap_kind { USAGE_SSE, USAGE_JSON };
 
-struct usage_tap;		/* about 1 KiB plus what an event needs */
+struct usage_tap;		/* about 5 KiB (the iterations) plus what an event needs */
 
 struct usage_tap *usage_tap_new(enum usage_tap_kind kind);
 	/* NULL without memory. One a request in flight; pooled per process. */
@@ -62,11 +66,12 @@ uint64_t usage_tap_events(const struct usage_tap *t);
 	/* Complete events seen. */
 bool usage_tap_message_started(const struct usage_tap *t);
 bool usage_tap_finished(const struct usage_tap *t);
-	/* message_stop or an error event was seen. */
+	/* message_stop or an error event was seen; of a plain answer: its end. */
 bool usage_tap_error(const struct usage_tap *t, struct slice *type);
 	/* An error event, or {"type":"error"} in a plain answer. */
 uint64_t usage_tap_content_bytes(const struct usage_tap *t);
-	/* Bytes of content_block_delta data so far: the base of an estimate
-	 * when a stream breaks off before its message_delta. */
+	/* Bytes of content_block_delta data so far, without the JSON around the
+	 * text: the base of an estimate when a stream breaks off before its
+	 * message_delta. */
 
 #endif

@@ -1,0 +1,571 @@
+/*
+ * policy/body.c -- see body.h.
+ *
+ * The scan is one walk (json_lex.h) with a small machine beside it: each open
+ * container has a frame that says what it is to the provider (a message, its
+ * content, a block, a source, a tool), derived from its parent's role and the
+ * member that it is the value of, and what has been seen in it. What a
+ * container turned out to be is settled at its closing bracket, because its
+ * "type" may come last.
+ *
+ * Two kinds of notes are taken. Those that can only raise an upper bound
+ * (cache markers, images, searches) are taken anywhere, also where the
+ * provider would not look. The one that lowers it, base64 that is no text, is
+ * taken only on the path on which the provider decodes it: the same shape in
+ * the input of a tool call is text that somebody pays for.
+ *
+ * Edits keep every byte that they do not mean to change. What a drop removes
+ * depends on which neighbours are dropped too (whose comma goes?), so the
+ * list keeps the intents, and offsets are laid out anew after each change.
+ */
+#include "policy/body.h"
+
+#include "policy/json_lex.h"
+#include "shm/base/scratch.h"
+
+/* What a container is. Arrays hold what their name says. */
+enum role {
+	ROLE_OTHER, ROLE_ROOT, ROLE_MESSAGES, ROLE_MESSAGE, ROLE_CONTENT, ROLE_BLOCK,
+	ROLE_SOURCE, ROLE_TOOLS, ROLE_TOOL, ROLE_CACHE,
+};
+
+/* Member names that mean something, at one depth or another. */
+enum word {
+	WORD_OTHER, WORD_TYPE, WORD_DATA, WORD_SOURCE, WORD_CONTENT, WORD_CACHE_CONTROL,
+	WORD_TTL, WORD_MAX_USES, WORD_MESSAGES, WORD_SYSTEM, WORD_TOOLS,
+};
+
+/* Values of "type", as bits: a name may come twice, and then both count. */
+#define TYPE_OTHER 1u
+#define TYPE_IMAGE 2u
+#define TYPE_DOCUMENT 4u
+#define TYPE_BASE64 8u
+#define TYPE_TEXTUAL 16u	/* of a source: its text is in the body */
+#define TYPE_SEARCH 32u		/* web_search_20250305 and later */
+#define TYPE_CLIENT_TOOL 64u	/* runs at the client: its results are in the next body */
+#define TYPE_CUSTOM 128u
+
+struct frame {
+	uint8_t role, word, types;
+	uint8_t source_types;	/* of a block: the types of its source */
+	bool has_max_uses, max_uses_valid;
+	uint32_t max_uses;
+	uint64_t data_bytes;	/* of a source: its "data" */
+	uint64_t base64_bytes;	/* of a block: what its source decodes */
+};
+
+struct scan {
+	struct body_scan *out;
+	const char *value;	/* where the value of the last top-level member begins */
+	struct frame frame[JSON_DEPTH_MAX + 1];
+};
+
+#define PLAIN_BYTES 64	/* no word or type that we know is longer */
+
+/* A raw string without its quotes; one with escapes is decoded into `tmp`,
+ * and is nothing that we know if it does not fit. */
+static inline struct slice
+plain_text(struct slice raw, bool escaped, char tmp[PLAIN_BYTES])
+{
+	if (__builtin_expect(!escaped, 1))
+		return (struct slice){ raw.p + 1, raw.n - 2 };
+	size_t n = json_unescape(raw, tmp, PLAIN_BYTES);
+	return n < PLAIN_BYTES ? (struct slice){ tmp, n } : SLICE("");
+}
+
+#define IS(text, literal) (memcmp((text).p, literal, sizeof(literal) - 1) == 0)
+
+static inline enum word
+word_of(struct slice raw, bool escaped)
+{
+	char tmp[PLAIN_BYTES];
+	struct slice s = plain_text(raw, escaped, tmp);
+
+	switch (s.n) {
+	case 3:
+		return IS(s, "ttl") ? WORD_TTL : WORD_OTHER;
+	case 4:
+		return IS(s, "type") ? WORD_TYPE : IS(s, "data") ? WORD_DATA : WORD_OTHER;
+	case 5:
+		return IS(s, "tools") ? WORD_TOOLS : WORD_OTHER;
+	case 6:
+		return IS(s, "source") ? WORD_SOURCE : IS(s, "system") ? WORD_SYSTEM : WORD_OTHER;
+	case 7:
+		return IS(s, "content") ? WORD_CONTENT : WORD_OTHER;
+	case 8:
+		return IS(s, "messages") ? WORD_MESSAGES : IS(s, "max_uses") ? WORD_MAX_USES : WORD_OTHER;
+	case 13:
+		return IS(s, "cache_control") ? WORD_CACHE_CONTROL : WORD_OTHER;
+	}
+	return WORD_OTHER;
+}
+
+static uint8_t
+type_of(struct slice raw, bool escaped)
+{
+	static const struct { struct slice prefix; uint8_t type; } prefixes[] = {
+		{ { "web_search_2", 12 }, TYPE_SEARCH },	/* not web_search_tool_result */
+		{ { "bash_2", 6 }, TYPE_CLIENT_TOOL },
+		{ { "text_editor_2", 13 }, TYPE_CLIENT_TOOL },
+		{ { "memory_2", 8 }, TYPE_CLIENT_TOOL },
+		{ { "computer_", 9 }, TYPE_CLIENT_TOOL },
+		{ { "browser_toolset_2", 17 }, TYPE_CLIENT_TOOL },
+	};
+	char tmp[PLAIN_BYTES];
+	struct slice s = plain_text(raw, escaped, tmp);
+
+	switch (s.n) {
+	case 4:
+		return IS(s, "text") ? TYPE_TEXTUAL : TYPE_OTHER;
+	case 5:
+		return IS(s, "image") ? TYPE_IMAGE : TYPE_OTHER;
+	case 6:
+		return IS(s, "base64") ? TYPE_BASE64 : IS(s, "custom") ? TYPE_CUSTOM : TYPE_OTHER;
+	case 7:
+		return IS(s, "content") ? TYPE_TEXTUAL : TYPE_OTHER;
+	case 8:
+		return IS(s, "document") ? TYPE_DOCUMENT : TYPE_OTHER;
+	}
+	if (s.n < 12)	/* every typed tool's name ends in eight digits */
+		return TYPE_OTHER;
+	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+		if (slice_starts(s, prefixes[i].prefix))
+			return prefixes[i].type;
+	return TYPE_OTHER;
+}
+
+static enum role
+role_of(const struct frame *parent, bool object)
+{
+	enum word w = (enum word)parent->word;
+
+	if (object && w == WORD_CACHE_CONTROL)
+		return ROLE_CACHE;
+	switch ((enum role)parent->role) {
+	case ROLE_ROOT:
+		if (object)
+			return ROLE_OTHER;
+		return w == WORD_MESSAGES ? ROLE_MESSAGES : w == WORD_SYSTEM ? ROLE_CONTENT :
+		    w == WORD_TOOLS ? ROLE_TOOLS : ROLE_OTHER;
+	case ROLE_MESSAGES:
+		return object ? ROLE_MESSAGE : ROLE_OTHER;
+	case ROLE_CONTENT:
+		return object ? ROLE_BLOCK : ROLE_OTHER;
+	case ROLE_TOOLS:
+		return object ? ROLE_TOOL : ROLE_OTHER;
+	case ROLE_MESSAGE:
+	case ROLE_SOURCE:
+		return !object && w == WORD_CONTENT ? ROLE_CONTENT : ROLE_OTHER;
+	case ROLE_BLOCK:
+		if (w == WORD_CONTENT)
+			return object ? ROLE_BLOCK : ROLE_CONTENT;
+		return object && w == WORD_SOURCE ? ROLE_SOURCE : ROLE_OTHER;
+	case ROLE_TOOL:
+	case ROLE_CACHE:
+	case ROLE_OTHER:
+		break;
+	}
+	return ROLE_OTHER;
+}
+
+static void
+on_open(void *arg, uint32_t depth, const char *at)
+{
+	struct scan *s = arg;
+	enum role role = depth == 1 ? ROLE_ROOT : role_of(&s->frame[depth - 1], *at == '{');
+
+	s->frame[depth] = (struct frame){ .role = (uint8_t)role };
+	if (depth == 2)
+		s->value = at;
+}
+
+/* A top-level member begins. Its value follows; the walk says when it ends. */
+static const char *
+root_name(struct body_scan *out, struct slice raw)
+{
+	if (out->members_count == SCAN_MEMBERS_MAX)
+		return "too many top-level members";
+	for (uint32_t i = 0; i < out->members_count; i++)
+		if (json_strings_same(out->members[i].name, raw))
+			return "this top-level member is there twice";
+	out->members[out->members_count++].name = raw;
+	return NULL;
+}
+
+static const char *
+on_name(void *arg, uint32_t depth, struct slice raw, bool escaped)
+{
+	struct scan *s = arg;
+	enum word w = word_of(raw, escaped);
+
+	s->frame[depth].word = (uint8_t)w;
+	if (w == WORD_CACHE_CONTROL)
+		s->out->has_cache_control = true;
+	return depth == 1 ? root_name(s->out, raw) : NULL;
+}
+
+static void
+root_value(struct body_scan *out, const char *start, const char *end)
+{
+	out->members[out->members_count - 1].value = (struct slice){ start, (size_t)(end - start) };
+}
+
+static void
+on_scalar(void *arg, uint32_t depth, struct slice raw, bool escaped)
+{
+	struct scan *s = arg;
+	struct frame *f = &s->frame[depth];
+	int64_t n;
+
+	if (depth == 1)
+		root_value(s->out, raw.p, raw.p + raw.n);
+	switch ((enum word)f->word) {
+	case WORD_TYPE:
+		f->types |= raw.p[0] == '"' ? type_of(raw, escaped) : TYPE_OTHER;
+		break;
+	case WORD_DATA:
+		if (raw.p[0] == '"')
+			f->data_bytes += raw.n - 2;
+		break;
+	case WORD_TTL:
+		if (f->role == ROLE_CACHE && json_string_eq(raw, "1h"))
+			s->out->has_cache_1h = true;
+		break;
+	case WORD_MAX_USES:
+		f->max_uses_valid = json_to_i64(raw, &n) && n >= 0 && n < UINT32_MAX &&
+		    !f->has_max_uses;	/* there twice: trust neither */
+		f->has_max_uses = true;
+		f->max_uses = f->max_uses_valid ? (uint32_t)n : 0;
+		break;
+	case WORD_OTHER: case WORD_SOURCE: case WORD_CONTENT: case WORD_CACHE_CONTROL:
+	case WORD_MESSAGES: case WORD_SYSTEM: case WORD_TOOLS:
+		break;
+	}
+}
+
+static void
+note_search(struct body_scan *out, const struct frame *f)
+{
+	uint32_t sum;
+
+	if (!f->max_uses_valid || __builtin_add_overflow(out->web_search_max_uses, f->max_uses, &sum))
+		sum = UINT32_MAX;
+	out->web_search_max_uses = sum;
+}
+
+static void
+on_close(void *arg, uint32_t depth, const char *end)
+{
+	struct scan *s = arg;
+	struct body_scan *out = s->out;
+	const struct frame *f = &s->frame[depth];
+
+	if (depth == 2)
+		root_value(out, s->value, end);
+	if (f->role == ROLE_SOURCE) {
+		struct frame *block = &s->frame[depth - 1];
+
+		block->source_types |= f->types ? f->types : TYPE_OTHER;
+		if (f->types == TYPE_BASE64)
+			block->base64_bytes += f->data_bytes;
+	}
+	if (f->role == ROLE_TOOL && f->types && f->types != TYPE_CUSTOM) {
+		out->typed_tools++;
+		if (f->types != TYPE_CLIENT_TOOL && f->types != TYPE_SEARCH)
+			out->server_tools++;
+	}
+	if (!(f->types & (TYPE_IMAGE | TYPE_DOCUMENT | TYPE_SEARCH)))
+		return;
+	if (f->types & TYPE_SEARCH)
+		note_search(out, f);
+	if (f->types & TYPE_IMAGE)
+		out->images++;
+	if (f->types & TYPE_DOCUMENT) {
+		out->documents++;
+		if (f->source_types != TYPE_TEXTUAL)
+			out->opaque_documents++;
+	}
+	if (f->role == ROLE_BLOCK && (f->types == TYPE_IMAGE || f->types == TYPE_DOCUMENT))
+		out->base64_bytes += f->base64_bytes;
+}
+
+static const struct json_visitor visitor = {
+	.name = on_name, .open = on_open, .close = on_close, .scalar = on_scalar,
+};
+
+static void
+read_known_members(struct body_scan *s)
+{
+	const struct body_member *m = body_find(s, "model");
+
+	if (m) {
+		s->model = m->value;
+		s->model_is_string = m->value.p[0] == '"';
+	}
+	m = body_find(s, "stream");
+	s->stream_valid = !m || json_is_null(m->value) || json_to_bool(m->value, &s->stream);
+	m = body_find(s, "max_tokens");
+	if (m && !json_is_null(m->value)) {
+		s->has_max_tokens = true;
+		if (!json_to_i64(m->value, &s->max_tokens) || s->max_tokens < 0)
+			s->max_tokens = -1;
+	}
+}
+
+bool
+body_scan(struct slice body, struct body_scan *out, struct json_error *why)
+{
+	struct scan s;	/* frames are written before they are read */
+	struct lex f = { .what = NULL };
+	const char *end = body.p + body.n;
+	const char *p = lex_space(body.p, end);
+
+	*out = (struct body_scan){ .body = body };
+	s.out = out;
+	s.value = NULL;
+	if (p == end || *p != '{')
+		p = lex_fail(&f, p, "expected an object");
+	else
+		p = json_walk(p, end, &visitor, &s, &f);
+	if (p) {
+		p = lex_space(p, end);
+		if (p < end)
+			p = lex_fail(&f, p, "bytes behind the object");
+	}
+	if (!p) {
+		*why = (struct json_error){ (size_t)(f.at - body.p), f.what };
+		return false;
+	}
+	out->text_bytes = body.n - out->base64_bytes;
+	read_known_members(out);
+	return true;
+}
+
+const struct body_member *
+body_find(const struct body_scan *s, const char *name)
+{
+	for (uint32_t i = 0; i < s->members_count; i++)
+		if (json_string_eq(s->members[i].name, name))
+			return &s->members[i];
+	return NULL;
+}
+
+/* Edits */
+
+static size_t
+offset_of(const struct body_scan *s, const char *p)
+{
+	return (size_t)(p - s->body.p);
+}
+
+static size_t
+value_end(const struct body_scan *s, uint32_t member)
+{
+	const struct slice *v = &s->members[member].value;
+
+	return offset_of(s, v->p) + v->n;
+}
+
+_Static_assert(SCAN_MEMBERS_MAX <= 64, "dropped members are a 64-bit set");
+
+/* How many members at the front are all dropped. */
+static uint32_t
+leading_drops(uint64_t dropped)
+{
+	return ~dropped ? (uint32_t)__builtin_ctzll(~dropped) : 64;
+}
+
+/* A dropped member takes the comma before it along. Where nothing is left
+ * before it, it takes the one behind it, with the white space up to the next
+ * member, so that what follows becomes the first. */
+static void
+lay_out_drop(const struct body_scan *s, struct body_edit *e, uint32_t leading)
+{
+	uint32_t i = e->member;
+	size_t end = value_end(s, i);
+
+	if (i >= leading) {
+		e->offset = value_end(s, i - 1);
+	} else {
+		e->offset = offset_of(s, s->members[i].name.p);
+		if (i + 1 < s->members_count)
+			end = offset_of(s, s->members[i + 1].name.p);
+	}
+	e->remove = end - e->offset;
+}
+
+/* New members follow the last value; without members, the opening bracket. */
+static size_t
+end_of_members(const struct body_scan *s)
+{
+	if (s->members_count > 0)
+		return value_end(s, s->members_count - 1);
+	return offset_of(s, memchr(s->body.p, '{', s->body.n)) + 1;
+}
+
+static void
+lay_out(const struct body_scan *s, struct body_edits *e)
+{
+	uint64_t dropped = 0;
+
+	for (uint32_t i = 0; i < e->count; i++)
+		if (e->edit[i].drop)
+			dropped |= UINT64_C(1) << e->edit[i].member;
+	uint32_t leading = leading_drops(dropped);
+	bool first = leading >= s->members_count;	/* none of the body's is left */
+	for (uint32_t i = 0; i < e->count; i++) {
+		struct body_edit *x = &e->edit[i];
+
+		if (x->drop) {
+			lay_out_drop(s, x, leading);
+		} else if (x->member == s->members_count) {
+			x->offset = end_of_members(s);
+			x->insert = x->added;
+			if (first) {	/* no comma before it */
+				x->insert.p++;
+				x->insert.n--;
+			}
+			first = false;
+		}
+	}
+}
+
+static bool
+added_has_name(const struct body_edit *x, const char *name)
+{
+	struct lex f;
+	const char *start = x->added.p + 1;	/* behind the comma */
+	const char *end = lex_string(start + 1, x->added.p + x->added.n, &f);
+
+	CHECK(end);	/* we wrote it */
+	return json_string_eq((struct slice){ start, (size_t)(end - start) }, name);
+}
+
+/* The edit that already concerns this member, if any. */
+static struct body_edit *
+edit_find(const struct body_scan *s, struct body_edits *e, const struct body_member *m, const char *name)
+{
+	for (uint32_t i = 0; i < e->count; i++) {
+		struct body_edit *x = &e->edit[i];
+
+		if (m ? x->member == (uint32_t)(m - s->members) :
+		    x->member == s->members_count && added_has_name(x, name))
+			return x;
+	}
+	return NULL;
+}
+
+/* ,"name":value in the request's memory; none without room. */
+static struct slice
+added_text(const char *name, struct slice value, struct scratch *mem)
+{
+	struct slice plain = slice_of(name);
+	size_t quoted = json_escape(plain, NULL, 0);
+	size_t n = 1 + quoted + 1 + value.n;
+	char *p = scratch_alloc(mem, n);
+
+	if (!p)
+		return SLICE_NONE;
+	p[0] = ',';
+	json_escape(plain, p + 1, quoted);
+	p[1 + quoted] = ':';
+	memcpy(p + 2 + quoted, value.p, value.n);
+	return (struct slice){ p, n };
+}
+
+bool
+body_set(const struct body_scan *s, struct body_edits *e, const char *name,
+    struct slice raw_json, struct scratch *mem)
+{
+	const struct body_member *m = body_find(s, name);
+	struct body_edit *x = edit_find(s, e, m, name);
+	struct body_edit edit = { .member = s->members_count };
+
+	if (!x && e->count == SPLICES_MAX)
+		return false;
+	if (m) {
+		edit.member = (uint32_t)(m - s->members);
+		edit.offset = offset_of(s, m->value.p);
+		edit.remove = m->value.n;
+		edit.insert = raw_json;
+	} else {
+		edit.added = added_text(name, raw_json, mem);
+		if (!edit.added.p)
+			return false;
+	}
+	if (!x)
+		x = &e->edit[e->count++];
+	*x = edit;
+	lay_out(s, e);
+	return true;
+}
+
+bool
+body_drop(const struct body_scan *s, struct body_edits *e, const char *name)
+{
+	const struct body_member *m = body_find(s, name);
+	struct body_edit *x = edit_find(s, e, m, name);
+
+	if (!m) {
+		if (x) {	/* added before: take that back */
+			uint32_t i = (uint32_t)(x - e->edit);
+
+			memmove(x, x + 1, (--e->count - i) * sizeof(*x));
+			lay_out(s, e);
+		}
+		return true;
+	}
+	if (!x) {
+		if (e->count == SPLICES_MAX)
+			return false;
+		x = &e->edit[e->count++];
+	}
+	*x = (struct body_edit){ .member = (uint32_t)(m - s->members), .drop = true };
+	lay_out(s, e);
+	return true;
+}
+
+/* By place in the body. Stable: new members stay in the order of their commas. */
+static void
+sort_edits(struct body_edits *e)
+{
+	for (uint32_t i = 1; i < e->count; i++) {
+		struct body_edit x = e->edit[i];
+		uint32_t k = i;
+
+		for (; k > 0 && e->edit[k - 1].offset > x.offset; k--)
+			e->edit[k] = e->edit[k - 1];
+		e->edit[k] = x;
+	}
+}
+
+size_t
+body_pieces(const struct body_scan *s, struct body_edits *e, struct slice *out, size_t max)
+{
+	size_t n = 0, at = 0;
+
+	sort_edits(e);
+	for (uint32_t i = 0; i < e->count; i++) {
+		const struct body_edit *x = &e->edit[i];
+
+		CHECK(x->offset >= at && n + 2 < max);
+		if (x->offset > at)
+			out[n++] = (struct slice){ s->body.p + at, x->offset - at };
+		if (x->insert.n > 0)
+			out[n++] = x->insert;
+		at = x->offset + x->remove;
+	}
+	CHECK(n < max);
+	out[n++] = (struct slice){ s->body.p + at, s->body.n - at };	/* never empty: a bracket */
+	return n;
+}
+
+size_t
+body_edited_bytes(const struct body_scan *s, const struct body_edits *e)
+{
+	size_t n = s->body.n;
+
+	for (uint32_t i = 0; i < e->count; i++)
+		n = n - e->edit[i].remove + e->edit[i].insert.n;
+	return n;
+}

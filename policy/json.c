@@ -1,0 +1,338 @@
+/*
+ * policy/json.c -- see json.h.
+ *
+ * A value is a span of the text that it came from; reading into it means
+ * walking that span again. That is cheap for the short objects that are read
+ * here (usage, metadata, an event), and needs no memory at all.
+ */
+#include "policy/json.h"
+
+#include "policy/json_lex.h"
+
+static const struct json_visitor nothing;
+
+/* The byte behind the value that begins at p. */
+static const char *
+json_skip(const char *p, const char *end, struct lex *f)
+{
+	return json_walk(p, end, &nothing, NULL, f);
+}
+
+bool
+json_check(struct slice text, struct json_error *why)
+{
+	const char *end = text.p + text.n;
+	struct lex f = { .what = NULL };
+	const char *p = json_skip(lex_space(text.p, end), end, &f);
+
+	if (p) {
+		p = lex_space(p, end);
+		if (p == end)
+			return true;
+		lex_fail(&f, p, "bytes behind the value");
+	}
+	*why = (struct json_error){ (size_t)(f.at - text.p), f.what };
+	return false;
+}
+
+static bool
+iter_start(struct json_iter *it, struct slice value, char bracket)
+{
+	*it = (struct json_iter){ .p = value.p, .end = value.p + value.n, .start = value.p,
+		.object = bracket == '{', .first = true };
+	if (value.n == 0 || value.p[0] != bracket)
+		return false;
+	it->p++;
+	return true;
+}
+
+bool
+json_iter_object(struct json_iter *it, struct slice value)
+{
+	return iter_start(it, value, '{');
+}
+
+bool
+json_iter_array(struct json_iter *it, struct slice value)
+{
+	return iter_start(it, value, '[');
+}
+
+static bool
+iter_fail(struct json_iter *it, const struct lex *f)
+{
+	it->error = (struct json_error){ (size_t)(f->at - it->start), f->what };
+	return false;
+}
+
+bool
+json_next(struct json_iter *it, struct slice *name, struct slice *value)
+{
+	struct lex f = { .what = NULL };
+	const char *p = lex_space(it->p, it->end);
+
+	*name = SLICE_NONE;
+	if (it->error.what)
+		return false;
+	if (p < it->end && *p == (it->object ? '}' : ']')) {
+		it->p = p;	/* stays there: further calls say false too */
+		return false;
+	}
+	if (!it->first) {
+		if (p == it->end || *p != ',') {
+			lex_fail(&f, p, it->object ? "expected ',' or '}'" : "expected ',' or ']'");
+			return iter_fail(it, &f);
+		}
+		p = lex_space(p + 1, it->end);
+	}
+	it->first = false;
+	if (it->object) {
+		p = lex_name(p, it->end, name, &f);
+		if (!p)
+			return iter_fail(it, &f);
+	}
+	const char *after = json_skip(p, it->end, &f);
+	if (!after)
+		return iter_fail(it, &f);
+	*value = (struct slice){ p, (size_t)(after - p) };
+	it->p = after;
+	return true;
+}
+
+bool
+json_get(struct slice object, const char *name, struct slice *value)
+{
+	struct json_iter it;
+	struct slice member;
+
+	if (!json_iter_object(&it, object))
+		return false;
+	while (json_next(&it, &member, value))
+		if (json_string_eq(member, name))
+			return true;
+	return false;
+}
+
+bool
+json_is_null(struct slice value)
+{
+	return slice_eq(value, SLICE("null"));
+}
+
+bool
+json_to_i64(struct slice value, int64_t *out)
+{
+	size_t digits = value.n > 0 && value.p[0] == '-' ? 1 : 0;
+
+	if (value.n > digits + 1 && value.p[digits] == '0')
+		return false;
+	return slice_to_i64(value, out);
+}
+
+bool
+json_to_bool(struct slice value, bool *out)
+{
+	*out = slice_eq(value, SLICE("true"));
+	return *out || slice_eq(value, SLICE("false"));
+}
+
+/* Strings with escapes: read one character at a time. */
+
+static uint32_t
+hex4(const char *p)
+{
+	uint32_t v = 0;
+
+	for (int i = 0; i < 4; i++) {
+		uint32_t c = (unsigned char)p[i];
+		v = v << 4 | (c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
+	}
+	return v;
+}
+
+static size_t
+utf8_put(uint32_t c, char out[4])
+{
+	if (c < 0x80) {
+		out[0] = (char)c;
+		return 1;
+	}
+	if (c < 0x800) {
+		out[0] = (char)(0xc0 | c >> 6);
+		out[1] = (char)(0x80 | (c & 0x3f));
+		return 2;
+	}
+	if (c < 0x10000) {
+		out[0] = (char)(0xe0 | c >> 12);
+		out[1] = (char)(0x80 | (c >> 6 & 0x3f));
+		out[2] = (char)(0x80 | (c & 0x3f));
+		return 3;
+	}
+	out[0] = (char)(0xf0 | c >> 18);
+	out[1] = (char)(0x80 | (c >> 12 & 0x3f));
+	out[2] = (char)(0x80 | (c >> 6 & 0x3f));
+	out[3] = (char)(0x80 | (c & 0x3f));
+	return 4;
+}
+
+/* The \u escape at *p, with its second half if it is a pair. A half on its
+ * own becomes U+FFFD: what comes out is UTF-8. */
+static uint32_t
+take_unicode(const char **p, const char *end)
+{
+	uint32_t c = hex4(*p + 2);
+
+	*p += 6;
+	if (c < 0xd800 || c > 0xdfff)
+		return c;
+	if (c > 0xdbff || end - *p < 6 || (*p)[0] != '\\' || (*p)[1] != 'u')
+		return 0xfffd;
+	struct lex f;
+	if (!lex_escape(*p, end, &f))
+		return 0xfffd;
+	uint32_t low = hex4(*p + 2);
+	if (low < 0xdc00 || low > 0xdfff)
+		return 0xfffd;
+	*p += 6;
+	return 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+}
+
+/* The next character's bytes; 0: not a valid string's inside. */
+static size_t
+take_char(const char **p, const char *end, char out[4])
+{
+	static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+	struct lex f;
+
+	if (**p != '\\') {
+		if (**p == '"' || (unsigned char)**p < 0x20)
+			return 0;
+		out[0] = *(*p)++;
+		return 1;
+	}
+	if (!lex_escape(*p, end, &f))
+		return 0;
+	if ((*p)[1] == 'u')
+		return utf8_put(take_unicode(p, end), out);
+	out[0] = to[strchr(from, (*p)[1]) - from];
+	*p += 2;
+	return 1;
+}
+
+/* The inside of a raw string; false: no quotes around it. */
+static bool
+string_inside(struct slice raw, const char **p, const char **end)
+{
+	if (raw.n < 2 || raw.p[0] != '"' || raw.p[raw.n - 1] != '"')
+		return false;
+	*p = raw.p + 1;
+	*end = raw.p + raw.n - 1;
+	return true;
+}
+
+bool
+json_string_eq(struct slice raw, const char *text)
+{
+	const char *p, *end;
+	size_t n = strlen(text);
+
+	if (!string_inside(raw, &p, &end))
+		return false;
+	if ((size_t)(end - p) == n && memcmp(p, text, n) == 0 && !memchr(p, '\\', n))
+		return true;
+	if (!memchr(p, '\\', (size_t)(end - p)))
+		return false;
+	while (p < end) {
+		char c[4];
+		size_t k = take_char(&p, end, c);
+		if (k == 0 || k > n || memcmp(c, text, k) != 0)
+			return false;
+		text += k;
+		n -= k;
+	}
+	return n == 0;
+}
+
+bool
+json_strings_same(struct slice a, struct slice b)
+{
+	const char *p, *q, *p_end, *q_end;
+
+	if (!memchr(a.p, '\\', a.n) && !memchr(b.p, '\\', b.n))
+		return slice_eq(a, b);
+	if (!string_inside(a, &p, &p_end) || !string_inside(b, &q, &q_end))
+		return false;
+	/* A character of one side may be an escape and several plain bytes on
+	 * the other, so bytes are compared as they come out. */
+	char c[4], d[4];
+	size_t c_n = 0, c_i = 0, d_n = 0, d_i = 0;
+	for (;;) {
+		if (c_i == c_n) {
+			c_i = 0;
+			c_n = p < p_end ? take_char(&p, p_end, c) : 0;
+		}
+		if (d_i == d_n) {
+			d_i = 0;
+			d_n = q < q_end ? take_char(&q, q_end, d) : 0;
+		}
+		if (c_n == 0 || d_n == 0)
+			return c_n == d_n && p == p_end && q == q_end;
+		if (c[c_i++] != d[d_i++])
+			return false;
+	}
+}
+
+size_t
+json_unescape(struct slice raw, char *out, size_t size)
+{
+	const char *p, *end;
+	size_t n = 0;
+
+	if (!string_inside(raw, &p, &end))
+		return SIZE_MAX;
+	while (p < end) {
+		char c[4];
+		size_t k = take_char(&p, end, c);
+		if (k == 0)
+			return SIZE_MAX;
+		for (size_t i = 0; i < k; i++, n++)
+			if (n + 1 < size)
+				out[n] = c[i];
+	}
+	if (size > 0)
+		out[n < size ? n : size - 1] = '\0';
+	return n;
+}
+
+size_t
+json_escape(struct slice text, char *out, size_t size)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t n = 0;
+
+#define PUT(c) do { if (n < size) out[n] = (char)(c); n++; } while (0)
+	PUT('"');
+	for (size_t i = 0; i < text.n; i++) {
+		unsigned char c = (unsigned char)text.p[i];
+
+		if (c >= 0x20 && c != '"' && c != '\\') {
+			PUT(c);
+			continue;
+		}
+		PUT('\\');
+		if (c == '"' || c == '\\') {
+			PUT(c);
+		} else if (c == '\n') {
+			PUT('n');
+		} else {
+			PUT('u');
+			PUT('0');
+			PUT('0');
+			PUT(hex[c >> 4]);
+			PUT(hex[c & 15]);
+		}
+	}
+	PUT('"');
+#undef PUT
+	return n;
+}

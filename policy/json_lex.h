@@ -1,0 +1,368 @@
+/*
+ * policy/json_lex.h -- the tokens of JSON, and the one walk over a value.
+ *
+ * For this folder only. json_walk() is the only place that knows the grammar
+ * (RFC 8259): json_check() walks with nothing to do, body_scan() with its
+ * notes; each gets a copy compiled for it, so that an unused hook costs
+ * nothing. There is no recursion: the open brackets are a stack of
+ * JSON_DEPTH_MAX bytes.
+ *
+ * Strings are most of a request's bytes. A run of plain bytes (no quote, no
+ * backslash, no control character) is skipped 16 at a time with SSE2, which
+ * every x86-64 has, and 8 at a time in a plain word elsewhere.
+ */
+#ifndef WEIR_POLICY_JSON_LEX_H
+#define WEIR_POLICY_JSON_LEX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#include "policy/json.h"
+#include "shm/limits.h"
+
+#define LEX_INLINE static inline __attribute__((always_inline))
+
+struct lex {
+	const char *at, *what;	/* where the text stops being JSON, and why; what is NULL as long as it is */
+	bool escaped;		/* the last string has an escape in it */
+};
+
+/* The hooks of a walk. Depth 1 is the outermost container. */
+struct json_visitor {
+	const char *(*name)(void *arg, uint32_t depth, struct slice raw, bool escaped);
+		/* A member's name, with quotes; `escaped`: it has escapes in it.
+		 * Not NULL: stop, with this complaint. */
+	void (*open)(void *arg, uint32_t depth, const char *at);
+		/* A bracket that begins the container of this depth. */
+	void (*close)(void *arg, uint32_t depth, const char *end);
+	void (*scalar)(void *arg, uint32_t depth, struct slice raw, bool escaped);
+};
+
+static inline const char *
+lex_fail(struct lex *f, const char *at, const char *what)
+{
+	f->at = at;
+	f->what = what;
+	return NULL;
+}
+
+LEX_INLINE bool
+lex_is_space(char c)
+{
+	return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+/* Between tokens there is mostly nothing, or a line feed and an indent. */
+LEX_INLINE const char *
+lex_space(const char *p, const char *end)
+{
+	if (p < end && (unsigned char)*p > ' ')
+		return p;
+#ifdef __SSE2__
+	while (end - p >= 16) {
+		__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+		__m128i space = _mm_or_si128(
+		    _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(' ')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\n'))),
+		    _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\t')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\r'))));
+		unsigned other = ~(unsigned)_mm_movemask_epi8(space) & 0xffff;
+		if (other)
+			return p + __builtin_ctz(other);
+		p += 16;
+	}
+#endif
+	while (p < end && lex_is_space(*p))
+		p++;
+	return p;
+}
+
+#define LEX_ONES UINT64_C(0x0101010101010101)
+#define LEX_HIGH UINT64_C(0x8080808080808080)
+
+/* Not zero if one of 8 bytes is zero: the borrow reaches its top bit. */
+LEX_INLINE uint64_t
+lex_zero(uint64_t x)
+{
+	return (x - LEX_ONES) & ~x & LEX_HIGH;
+}
+
+/* The first byte from p on that ends a run of a string's plain bytes. */
+LEX_INLINE const char *
+lex_plain(const char *p, const char *end)
+{
+	while (end - p >= 8) {
+		uint64_t x;
+
+		memcpy(&x, p, 8);
+		uint64_t control = (x - 0x20 * LEX_ONES) & ~x & LEX_HIGH;
+		if (control | lex_zero(x ^ ('"' * LEX_ONES)) | lex_zero(x ^ ('\\' * LEX_ONES)))
+			break;
+		p += 8;
+	}
+	while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20)
+		p++;
+	return p;
+}
+
+LEX_INLINE bool
+lex_is_hex(char c)
+{
+	return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f');
+}
+
+LEX_INLINE bool
+lex_is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+/* p is at a backslash; the byte behind the escape comes back. */
+LEX_INLINE const char *
+lex_escape(const char *p, const char *end, struct lex *f)
+{
+	if (end - p < 2)
+		return lex_fail(f, end, "unterminated string");
+	switch (p[1]) {
+	case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't':
+		return p + 2;
+	case 'u':
+		for (int i = 2; i < 6; i++) {
+			if (p + i >= end)
+				return lex_fail(f, end, "unterminated string");
+			if (!lex_is_hex(p[i]))
+				return lex_fail(f, p + i, "expected four hexadecimal digits after \\u");
+		}
+		return p + 6;
+	}
+	return lex_fail(f, p + 1, "unknown escape in a string");
+}
+
+LEX_INLINE bool
+lex_is_short_escape(char c)
+{
+	/* One bit for each of " / \\ b f n r t, by its lower six bits and half. */
+	const uint64_t low = UINT64_C(1) << '"' | UINT64_C(1) << '/';
+	const uint64_t high = UINT64_C(1) << ('\\' - 64) | UINT64_C(1) << ('b' - 64) |
+	    UINT64_C(1) << ('f' - 64) | UINT64_C(1) << ('n' - 64) | UINT64_C(1) << ('r' - 64) |
+	    UINT64_C(1) << ('t' - 64);
+	unsigned char u = (unsigned char)c;
+
+	return u < 128 && ((u < 64 ? low : high) >> (u & 63) & 1);
+}
+
+/* lex_string() without SSE2, and for the last bytes of a text with it. */
+static inline const char *
+lex_string_portable(const char *p, const char *end, struct lex *f)
+{
+	for (;;) {
+		p = lex_plain(p, end);
+		if (p == end)
+			return lex_fail(f, p, "unterminated string");
+		if (*p == '"')
+			return p + 1;
+		if (*p != '\\')
+			return lex_fail(f, p, "control character in a string");
+		f->escaped = true;
+		p = lex_escape(p, end, f);
+		if (!p)
+			return NULL;
+	}
+}
+
+#ifdef __SSE2__
+/* A bit for each of 16 bytes that is not plain: quote, backslash, control. */
+LEX_INLINE unsigned
+lex_special(const char *p)
+{
+	const __m128i control = _mm_set1_epi8(0x1f);
+	__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+	__m128i hit = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
+	    _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+
+	hit = _mm_or_si128(hit, _mm_cmpeq_epi8(_mm_max_epu8(v, control), control));
+	return (unsigned)_mm_movemask_epi8(hit);
+}
+#endif
+
+/* p is behind the opening quote; the byte behind the closing one comes back. */
+LEX_INLINE const char *
+lex_string(const char *p, const char *end, struct lex *f)
+{
+	f->escaped = false;
+#ifdef __SSE2__
+	/* 17: an escape that begins in the block's last byte ends in sight. */
+	while (end - p >= 17) {
+		unsigned special = lex_special(p);
+		int skip = 16;
+
+		for (; special; special &= special - 1) {
+			int i = __builtin_ctz(special);
+
+			if (p[i] == '"')
+				return p + i + 1;
+			if (p[i] != '\\')
+				return lex_fail(f, p + i, "control character in a string");
+			f->escaped = true;
+			if (__builtin_expect(!lex_is_short_escape(p[i + 1]), 0)) {
+				const char *after = lex_escape(p + i, end, f);
+				if (!after)
+					return NULL;
+				skip = (int)(after - p);
+				break;
+			}
+			/* What is escaped is no end; clear it if it is a bit here. */
+			special &= ~(2u << i);
+			if (i == 15)
+				skip = 17;
+		}
+		p += skip;
+	}
+#endif
+	return lex_string_portable(p, end, f);
+}
+
+static inline const char *
+lex_digits(const char *p, const char *end, struct lex *f)
+{
+	if (p == end || !lex_is_digit(*p))
+		return lex_fail(f, p, "expected a digit");
+	while (p < end && lex_is_digit(*p))
+		p++;
+	return p;
+}
+
+static inline const char *
+lex_number(const char *p, const char *end, struct lex *f)
+{
+	if (*p == '-')
+		p++;
+	if (p < end && *p == '0')
+		p++;
+	else if (!(p = lex_digits(p, end, f)))
+		return NULL;
+	if (p < end && *p == '.' && !(p = lex_digits(p + 1, end, f)))
+		return NULL;
+	if (p < end && (*p == 'e' || *p == 'E')) {
+		p++;
+		if (p < end && (*p == '+' || *p == '-'))
+			p++;
+		p = lex_digits(p, end, f);
+	}
+	return p;
+}
+
+LEX_INLINE const char *
+lex_literal(const char *p, const char *end, const char *word, size_t n, struct lex *f)
+{
+	if ((size_t)(end - p) < n || memcmp(p, word, n) != 0)
+		return lex_fail(f, p, "expected a value");
+	return p + n;
+}
+
+/* A string, number, true, false or null that begins at p. */
+LEX_INLINE const char *
+lex_scalar(const char *p, const char *end, struct lex *f)
+{
+	switch (*p) {
+	case '"':
+		return lex_string(p + 1, end, f);
+	case 't':
+		return lex_literal(p, end, "true", 4, f);
+	case 'f':
+		return lex_literal(p, end, "false", 5, f);
+	case 'n':
+		return lex_literal(p, end, "null", 4, f);
+	case '-': case '0': case '1': case '2': case '3': case '4':
+	case '5': case '6': case '7': case '8': case '9':
+		return lex_number(p, end, f);
+	}
+	return lex_fail(f, p, "expected a value");
+}
+
+/* p is at a member's name; the first byte of its value comes back. */
+LEX_INLINE const char *
+lex_name(const char *p, const char *end, struct slice *raw, struct lex *f)
+{
+	const char *start = p;
+
+	if (p == end || *p != '"')
+		return lex_fail(f, p, "expected a member's name in quotes");
+	p = lex_string(p + 1, end, f);
+	if (!p)
+		return NULL;
+	*raw = (struct slice){ start, (size_t)(p - start) };
+	p = lex_space(p, end);
+	if (p == end || *p != ':')
+		return lex_fail(f, p, "expected ':'");
+	return lex_space(p + 1, end);
+}
+
+/*
+ * Walks the value that begins at p (no white space before it) and calls the
+ * hooks. The byte behind the value comes back, or NULL with the fault.
+ */
+LEX_INLINE const char *
+json_walk(const char *p, const char *end, const struct json_visitor *v, void *arg,
+    struct lex *f)
+{
+	char closer[JSON_DEPTH_MAX + 1];
+	uint32_t depth = 0;
+	struct slice name;
+	const char *start;
+
+value:
+	if (p == end)
+		return lex_fail(f, p, "expected a value");
+	if (*p != '{' && *p != '[') {
+		start = p;
+		p = lex_scalar(p, end, f);
+		if (!p)
+			return NULL;
+		if (v->scalar)
+			v->scalar(arg, depth, (struct slice){ start, (size_t)(p - start) }, f->escaped);
+		if (depth == 0)
+			return p;
+	} else {
+		if (depth == JSON_DEPTH_MAX)
+			return lex_fail(f, p, "nested too deep");
+		closer[++depth] = (char)(*p + 2);	/* ASCII: '{' + 2 is '}', '[' + 2 is ']' */
+		if (v->open)
+			v->open(arg, depth, p);
+		p = lex_space(p + 1, end);
+		if (p == end || *p != closer[depth]) {
+			if (closer[depth] == ']')
+				goto value;
+			goto member;
+		}
+	}
+	/* Behind a value, or at the bracket of an empty container. */
+	for (p = lex_space(p, end); p < end && *p == closer[depth]; p = lex_space(p, end)) {
+		p++;
+		if (v->close)
+			v->close(arg, depth, p);
+		if (--depth == 0)
+			return p;
+	}
+	if (p == end || *p != ',')
+		return lex_fail(f, p, closer[depth] == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
+	p = lex_space(p + 1, end);
+	if (closer[depth] == ']')
+		goto value;
+member:
+	start = p;
+	p = lex_name(p, end, &name, f);
+	if (!p)
+		return NULL;
+	if (v->name) {
+		const char *complaint = v->name(arg, depth, name, f->escaped);
+		if (complaint)
+			return lex_fail(f, start, complaint);
+	}
+	goto value;
+}
+
+#endif

@@ -1,0 +1,520 @@
+/*
+ * policy/usage.c -- see usage.h.
+ *
+ * Bytes go to one of two readers, the event stream's (sse.h) or the plain
+ * answer's (members.h), and what these hold up is read with json.h. Counts
+ * are kept as they were reported, with "not reported" apart from zero, and
+ * the token classes are derived from them anew after each change: the split
+ * of cache writes comes with message_start, their final sum with a
+ * message_delta.
+ */
+#include "policy/usage.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "policy/json.h"
+#include "policy/members.h"
+#include "policy/sse.h"
+
+#define POOLED_MAX 256		/* taps kept for the next requests */
+#define POOLED_BYTES_MAX 4096	/* of a pooled tap's buffer; larger ones are given back */
+#define ERROR_TYPE_BYTES 64	/* "overloaded_error" and its like */
+
+/* What stands around the text of a content_block_delta. */
+#define DELTA_ENVELOPE_BYTES (sizeof("{\"type\":\"content_block_delta\",\"index\":0," \
+    "\"delta\":{\"type\":\"text_delta\",\"text\":\"\"}}") - 1)
+
+#define UNREPORTED (-1)
+
+/* The members of a usage object that are counted. */
+struct counts {
+	int64_t input, output, cache_read, searches;
+	int64_t cache_write;		/* all of them */
+	int64_t cache_write_5m, cache_write_1h;	/* their split */
+};
+
+static const struct counts no_counts = {
+	UNREPORTED, UNREPORTED, UNREPORTED, UNREPORTED, UNREPORTED, UNREPORTED, UNREPORTED,
+};
+
+struct usage_tap {
+	struct usage_tap *next;		/* in the pool */
+	enum usage_tap_kind kind;
+	union {
+		struct sse sse;
+		struct members members;
+	};
+	struct counts counts;
+	uint64_t changes, events, content_bytes;
+	bool started, finished, ended;
+	bool stop_reason;		/* a message_delta had one that is not null */
+	bool type_is_error, has_error;
+	char error_type[ERROR_TYPE_BYTES];
+	struct usage usage;		/* last: its tail is not cleared */
+};
+
+static struct {
+	struct usage_tap *free;
+	unsigned count;
+} pool;
+
+static const char *const answer_members[] = { "type", "model", "usage", "error", NULL };
+
+static struct buf *
+tap_buf(struct usage_tap *t)
+{
+	return t->kind == USAGE_SSE ? &t->sse.data : &t->members.value;
+}
+
+struct usage_tap *
+usage_tap_new(enum usage_tap_kind kind)
+{
+	struct usage_tap *t = pool.free;
+	struct buf kept = { .p = NULL };
+
+	if (t) {
+		pool.free = t->next;
+		pool.count--;
+		kept = *tap_buf(t);
+	} else {
+		t = malloc(sizeof(*t));
+		if (!t)
+			return NULL;
+	}
+	/* The iterations are written before they are counted. */
+	memset(t, 0, offsetof(struct usage_tap, usage) + offsetof(struct usage, iterations));
+	t->kind = kind;
+	t->counts = no_counts;
+	if (kind == USAGE_SSE)
+		sse_init(&t->sse);
+	else
+		members_init(&t->members, answer_members);
+	if (kept.p) {
+		*tap_buf(t) = kept;
+		buf_clear(tap_buf(t));
+	}
+	return t;
+}
+
+void
+usage_tap_free(struct usage_tap *t)
+{
+	struct buf *b;
+
+	if (!t)
+		return;
+	b = tap_buf(t);
+	if (pool.count == POOLED_MAX) {
+		buf_free(b);
+		free(t);
+		return;
+	}
+	if (b->cap > POOLED_BYTES_MAX)
+		buf_free(b);
+	t->next = pool.free;
+	pool.free = t;
+	pool.count++;
+}
+
+/* Reading usage objects. Each reader says whether something changed. */
+
+static bool
+read_count(int64_t *to, struct slice value)
+{
+	int64_t n;
+
+	if (!json_to_i64(value, &n) || n < 0)
+		return false;	/* null, and what is no count */
+	if (n > USAGE_TOKENS_MAX)
+		n = USAGE_TOKENS_MAX;
+	if (*to == n)
+		return false;
+	*to = n;
+	return true;
+}
+
+static bool
+read_flag(bool *to, struct slice value, const char *text)
+{
+	bool was = *to;
+
+	if (json_is_null(value))
+		return false;
+	*to = json_string_eq(value, text);
+	return *to != was;
+}
+
+static bool
+read_cache_split(struct counts *c, struct slice split)
+{
+	struct json_iter it;
+	struct slice name, value;
+	bool changed = false;
+
+	if (!json_iter_object(&it, split))
+		return false;
+	while (json_next(&it, &name, &value)) {
+		if (json_string_eq(name, "ephemeral_5m_input_tokens"))
+			changed |= read_count(&c->cache_write_5m, value);
+		else if (json_string_eq(name, "ephemeral_1h_input_tokens"))
+			changed |= read_count(&c->cache_write_1h, value);
+	}
+	return changed;
+}
+
+/* A member that an iteration has as well as the whole. */
+static bool
+read_counted(struct counts *c, struct slice name, struct slice value)
+{
+	if (json_string_eq(name, "input_tokens"))
+		return read_count(&c->input, value);
+	if (json_string_eq(name, "output_tokens"))
+		return read_count(&c->output, value);
+	if (json_string_eq(name, "cache_creation_input_tokens"))
+		return read_count(&c->cache_write, value);
+	if (json_string_eq(name, "cache_read_input_tokens"))
+		return read_count(&c->cache_read, value);
+	if (json_string_eq(name, "cache_creation"))
+		return read_cache_split(c, value);
+	return false;
+}
+
+static int64_t
+or_zero(int64_t n)
+{
+	return n == UNREPORTED ? 0 : n;
+}
+
+/* Cache writes are split by lifetime where the split is known. A sum that
+ * differs from it is newer: what the split lacks counts as 5 minutes. */
+static void
+classes_of(const struct counts *c, int64_t tokens[TOKENS_CLASSES])
+{
+	int64_t long_lived = or_zero(c->cache_write_1h);
+	int64_t all = c->cache_write;
+
+	if (all == UNREPORTED)
+		all = or_zero(c->cache_write_5m) + long_lived;
+	if (long_lived > all)
+		long_lived = all;
+	tokens[TOKENS_INPUT] = or_zero(c->input);
+	tokens[TOKENS_OUTPUT] = or_zero(c->output);
+	tokens[TOKENS_CACHE_WRITE_1H] = long_lived;
+	tokens[TOKENS_CACHE_WRITE_5M] = all - long_lived;
+	tokens[TOKENS_CACHE_READ] = or_zero(c->cache_read);
+	tokens[TOKENS_WEB_SEARCHES] = or_zero(c->searches);
+}
+
+static void
+read_iteration(struct usage_part *part, struct slice entry)
+{
+	struct counts c = no_counts;
+	struct json_iter it;
+	struct slice name, value;
+
+	part->model[0] = '\0';
+	if (json_iter_object(&it, entry))
+		while (json_next(&it, &name, &value)) {
+			if (json_string_eq(name, "model") && !json_is_null(value))
+				json_unescape(value, part->model, sizeof(part->model));
+			else
+				read_counted(&c, name, value);
+		}
+	classes_of(&c, part->tokens);
+}
+
+/* A later array replaces an earlier one. */
+static bool
+read_iterations(struct usage *u, struct slice array)
+{
+	struct json_iter it;
+	struct slice name, entry;
+	uint32_t n = 0;
+
+	if (!json_iter_array(&it, array))
+		return false;
+	u->iterations_overflow = false;
+	while (json_next(&it, &name, &entry)) {
+		if (n == USAGE_ITERATIONS_MAX) {
+			u->iterations_overflow = true;
+			break;
+		}
+		read_iteration(&u->iterations[n++], entry);
+	}
+	bool changed = n > 0 || u->iterations_count > 0;
+	u->iterations_count = n;
+	return changed;
+}
+
+static bool
+read_searches(struct counts *c, struct slice server_tool_use)
+{
+	struct slice n;
+
+	return json_get(server_tool_use, "web_search_requests", &n) && read_count(&c->searches, n);
+}
+
+static bool
+credit_redeemed(struct slice credit)
+{
+	struct slice status, type;
+
+	return json_get(credit, "status", &status) && json_get(status, "type", &type) &&
+	    json_string_eq(type, "redeemed");
+}
+
+static bool
+read_usage_member(struct usage_tap *t, struct slice name, struct slice value)
+{
+	struct usage *u = &t->usage;
+
+	if (json_string_eq(name, "server_tool_use"))
+		return read_searches(&t->counts, value);
+	if (json_string_eq(name, "iterations"))
+		return read_iterations(u, value);
+	if (json_string_eq(name, "speed"))
+		return read_flag(&u->fast, value, "fast");
+	if (json_string_eq(name, "inference_geo"))
+		return read_flag(&u->geo_us, value, "us");
+	if (json_string_eq(name, "service_tier")) {
+		if (json_string_eq(value, "priority"))
+			u->unlisted = true;
+		return read_flag(&u->batch, value, "batch");
+	}
+	if (json_string_eq(name, "fallback_credit")) {
+		u->unlisted |= credit_redeemed(value);
+		return false;
+	}
+	return read_counted(&t->counts, name, value);
+}
+
+static void
+read_usage(struct usage_tap *t, struct slice object)
+{
+	struct json_iter it;
+	struct slice name, value;
+	bool changed = !t->usage.known;
+
+	if (!json_iter_object(&it, object))
+		return;		/* null */
+	while (json_next(&it, &name, &value))
+		changed |= read_usage_member(t, name, value);
+	t->usage.known = true;
+	classes_of(&t->counts, t->usage.tokens);
+	t->changes += changed;
+}
+
+static void
+read_model(struct usage_tap *t, struct slice value)
+{
+	if (!json_is_null(value))
+		json_unescape(value, t->usage.model, sizeof(t->usage.model));
+}
+
+static void
+read_error(struct usage_tap *t, struct slice error)
+{
+	struct slice type;
+
+	t->has_error = true;
+	if (json_get(error, "type", &type))
+		json_unescape(type, t->error_type, sizeof(t->error_type));
+}
+
+/* Event streams */
+
+static void
+on_message_start(struct usage_tap *t, struct slice data)
+{
+	struct json_iter it;
+	struct slice message, name, value;
+
+	t->started = true;
+	if (!json_get(data, "message", &message) || !json_iter_object(&it, message))
+		return;
+	while (json_next(&it, &name, &value)) {
+		if (json_string_eq(name, "model"))
+			read_model(t, value);
+		else if (json_string_eq(name, "usage"))
+			read_usage(t, value);
+	}
+}
+
+static void
+on_message_delta(struct usage_tap *t, struct slice data)
+{
+	struct json_iter it;
+	struct slice name, value, reason;
+
+	if (!json_iter_object(&it, data))
+		return;
+	while (json_next(&it, &name, &value)) {
+		if (json_string_eq(name, "usage"))
+			read_usage(t, value);
+		else if (json_string_eq(name, "delta") && json_get(value, "stop_reason", &reason))
+			t->stop_reason |= !json_is_null(reason);
+	}
+}
+
+static void
+on_error_event(struct usage_tap *t, struct slice data)
+{
+	struct slice error;
+
+	t->finished = t->type_is_error = t->has_error = true;
+	if (json_get(data, "error", &error))
+		read_error(t, error);
+}
+
+static enum sse_kind
+kind_in_data(struct slice data)
+{
+	struct slice type;
+	char name[SSE_NAME_BYTES];
+	size_t n;
+
+	if (!json_get(data, "type", &type))
+		return SSE_OTHER;
+	n = json_unescape(type, name, sizeof(name));
+	return n < sizeof(name) ? sse_kind_of((struct slice){ name, n }) : SSE_OTHER;
+}
+
+static void
+on_event(struct usage_tap *t)
+{
+	enum sse_kind kind = t->sse.kind;
+	struct slice data;
+	bool whole = sse_data(&t->sse, &data);
+
+	t->events++;
+	if (kind == SSE_UNNAMED)
+		kind = whole ? kind_in_data(data) : SSE_OTHER;
+	switch (kind) {
+	case SSE_CONTENT_BLOCK_DELTA:
+		if (t->sse.data_bytes > DELTA_ENVELOPE_BYTES)
+			t->content_bytes += t->sse.data_bytes - DELTA_ENVELOPE_BYTES;
+		break;
+	case SSE_MESSAGE_START:
+		if (whole)
+			on_message_start(t, data);
+		break;
+	case SSE_MESSAGE_DELTA:
+		if (whole)
+			on_message_delta(t, data);
+		break;
+	case SSE_MESSAGE_STOP:
+		t->finished = t->usage.complete = true;
+		break;
+	case SSE_ERROR:
+		if (whole)
+			on_error_event(t, data);
+		break;
+	case SSE_CONTENT_BLOCK_START: case SSE_CONTENT_BLOCK_STOP: case SSE_PING:
+	case SSE_UNNAMED: case SSE_OTHER:
+		break;
+	}
+}
+
+/* Plain answers */
+
+static void
+on_member(struct usage_tap *t)
+{
+	const char *name = t->members.name;
+	struct slice value = buf_slice(&t->members.value);
+
+	if (strcmp(name, "type") == 0)
+		t->type_is_error = json_string_eq(value, "error");
+	else if (strcmp(name, "model") == 0)
+		read_model(t, value);
+	else if (strcmp(name, "usage") == 0)
+		read_usage(t, value);
+	else
+		read_error(t, value);
+}
+
+void
+usage_tap_feed(struct usage_tap *t, const char *p, size_t n)
+{
+	const char *end = p + n;
+
+	if (t->ended)
+		return;
+	if (t->kind == USAGE_SSE) {
+		while (p < end) {
+			p = sse_next(&t->sse, p, end);
+			if (t->sse.ended)
+				on_event(t);
+		}
+		return;
+	}
+	while (p < end) {
+		p = members_next(&t->members, p, end);
+		if (t->members.ready)
+			on_member(t);
+	}
+	t->finished = t->usage.complete = t->members.complete && !t->members.broken;
+}
+
+void
+usage_tap_end(struct usage_tap *t)
+{
+	if (t->ended)
+		return;
+	t->ended = true;
+	if (t->kind == USAGE_SSE) {
+		if (sse_end(&t->sse))
+			on_event(t);
+		t->usage.complete |= t->stop_reason;
+	}
+}
+
+const struct usage *
+usage_tap_usage(const struct usage_tap *t)
+{
+	return &t->usage;
+}
+
+uint64_t
+usage_tap_changes(const struct usage_tap *t)
+{
+	return t->changes;
+}
+
+bool
+usage_tap_at_boundary(const struct usage_tap *t)
+{
+	return t->kind == USAGE_SSE && sse_at_boundary(&t->sse);
+}
+
+uint64_t
+usage_tap_events(const struct usage_tap *t)
+{
+	return t->events;
+}
+
+bool
+usage_tap_message_started(const struct usage_tap *t)
+{
+	return t->started;
+}
+
+bool
+usage_tap_finished(const struct usage_tap *t)
+{
+	return t->finished;
+}
+
+bool
+usage_tap_error(const struct usage_tap *t, struct slice *type)
+{
+	*type = slice_of(t->error_type);
+	return t->type_is_error && t->has_error;
+}
+
+uint64_t
+usage_tap_content_bytes(const struct usage_tap *t)
+{
+	return t->content_bytes;
+}
