@@ -86,7 +86,7 @@ scan_snapshot(struct day *d, struct scan *s, bool *more)
 		struct stored_item item;
 		struct record record;
 
-		if (!stored_item_read(&key, &value, &item) || !record_decode(item.record, &record)) {
+		if (!stored_item_read(&key, &value, &item)) {
 			rc = MDB_CORRUPTED;
 			break;
 		}
@@ -95,7 +95,9 @@ scan_snapshot(struct day *d, struct scan *s, bool *more)
 			break;
 		}
 		s->next_id = item.id + 1;
-		if (!s->each(item.id, &record, s->arg)) {
+		/* A worker that died before its draft leaves an empty record,
+		 * a newer weir one that this version cannot read. */
+		if (record_decode(item.record, &record) && !s->each(item.id, &record, s->arg)) {
 			s->stopped = true;
 			break;
 		}

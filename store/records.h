@@ -65,7 +65,9 @@ void reader_close(struct reader *r);
 typedef bool reader_each_fn(uint64_t id, const struct record *rec, void *arg);
 int reader_scan(struct reader *r, uint64_t from_id, uint64_t to_id, reader_each_fn *each, void *arg) MUST_CHECK;
 	/* Records with from_id <= id < to_id, over all days, in order. Stops
-	 * when each() returns false. Finds days that appear later (--follow). */
+	 * when each() returns false. Finds days that appear later (--follow).
+	 * Leaves out what is not a record of a version that we know. -1: the
+	 * store could not be read. */
 typedef bool reader_meter_fn(uint64_t hi, uint64_t lo, uint32_t period, int64_t period_index,
     int64_t spent_nusd, void *arg);
 int reader_meters(struct reader *r, reader_meter_fn *each, void *arg) MUST_CHECK;
