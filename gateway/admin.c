@@ -80,8 +80,6 @@ reason(struct buf *json, uint32_t *count, const char *process, struct proc_view 
 
 	if (view.pid == 0)
 		snprintf(text, sizeof(text), "%s is not running", process);
-	else if (view.heartbeat_mono_ns == 0)
-		snprintf(text, sizeof(text), "%s has just started", process);
 	else if (silent > silent_ns)
 		snprintf(text, sizeof(text), "%s has been silent for %" PRId64 " s", process, silent / NS_PER_S);
 	else
@@ -367,6 +365,8 @@ reload(struct admin *a, int memfd, uint64_t version)
 		bundle.p += sizeof(struct tls_ticket_keys);	/* the workers' part */
 		bundle.n -= sizeof(struct tls_ticket_keys);
 		s = settings_compile(bundle, version, &problems);
+	} else {
+		problem_add(&problems, "", "they could not be read");
 	}
 	if (s) {
 		settings_put(a->settings);

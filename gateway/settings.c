@@ -72,6 +72,7 @@ type_name(struct slice value)
 	case '"': return "a string";
 	case 't': return "true";
 	case 'f': return "false";
+	case 'n': return "null";
 	default: return "a number";
 	}
 }
@@ -376,7 +377,8 @@ value_store(struct walk *w, const struct setting_field *f, void *base, struct sl
 		break;
 	case SETTING_LIST:
 	case SETTING_LISTEN:
-		list_reset(w->draft, f);
+		if (value.p[0] == '[')
+			list_reset(w->draft, f);
 		push(w, f, NULL, value, true);
 		break;
 	case SETTING_STRING:
@@ -472,7 +474,7 @@ member_take(struct walk *w, struct frame *object, struct slice raw_name, struct 
 		if (setting_field_below(&setting_fields[i], parent) &&
 		    slice_eq(slice_of(setting_field_leaf(&setting_fields[i])), leaf))
 			row = &setting_fields[i];
-	buf_printf(&w->path, "%s%s", object->path_n > 0 ? "." : "", leaf.n > 0 ? problem_name(leaf).text : "\"\"");
+	buf_printf(&w->path, "%s%s", object->row ? "." : "", leaf.n > 0 ? problem_name(leaf).text : "\"\"");
 	if (!row) {
 		unknown_field(w, parent, leaf);
 		return;
@@ -483,7 +485,9 @@ member_take(struct walk *w, struct frame *object, struct slice raw_name, struct 
 	if (object->seen & bit)
 		problem_add(w->problems, path_of(w), "given twice");
 	object->seen |= bit;
-	if (!json_is_null(value))	/* what settings_load() could not resolve */
+	if (json_is_null(value))
+		w->draft->unresolved |= bit;
+	else
 		value_store(w, row, object->base, value);
 }
 
@@ -521,8 +525,11 @@ walk_step(struct walk *w)
 }
 
 static void
-walk_document(struct walk *w, struct slice document)
+walk_document(struct walk *w, struct slice document, const char *where)
 {
+	buf_clear(&w->path);
+	buf_clear(&w->generic);
+	buf_printf(&w->path, "%s", where);
 	push(w, NULL, w->draft, document, false);
 	while (w->depth > 0)
 		walk_step(w);	/* bounded by the document's length */
@@ -545,11 +552,9 @@ walk_bundle(struct walk *w, struct slice bundle)
 	while (w->depth > 0)
 		walk_step(w);
 	for (size_t i = 0; i < sizeof(layers) / sizeof(layers[0]); i++) {
-		buf_clear(&w->path);
-		buf_clear(&w->generic);
 		if (!json_get(bundle, layers[i], &document))
 			continue;
-		walk_document(w, document);
+		walk_document(w, document, i == 2 ? "command line: " : "");
 	}
 }
 

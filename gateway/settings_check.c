@@ -172,8 +172,23 @@ same_socket(const struct setting_listener *a, const struct setting_listener *b)
 }
 
 static void
-check_listeners(struct settings *s, struct problems *p)
+check_certificate(const struct settings_draft *d, bool wanted, const char *path, struct problems *p)
 {
+	bool certificate = d->s.tls_cert_pem || settings_unresolved(d, "tls.certificate");
+	bool key = d->s.tls_key_pem || settings_unresolved(d, "tls.key");
+
+	if (wanted && !certificate && !key)
+		problem_add(p, path, "needs \"tls\": {\"certificate\": FILE, \"key\": FILE}");
+	if (!wanted && certificate && !key)
+		problem_add(p, "tls.key", "missing: a certificate needs its key");
+	if (!wanted && key && !certificate)
+		problem_add(p, "tls.certificate", "missing: a key needs its certificate");
+}
+
+static void
+check_listeners(const struct settings_draft *d, struct problems *p)
+{
+	const struct settings *s = &d->s;
 	char path[PATH_BYTES];
 
 	if (s->listeners_count == 0)
@@ -184,24 +199,21 @@ check_listeners(struct settings *s, struct problems *p)
 		snprintf(path, sizeof(path), "listen[%u]", i);
 		if (!l->host)
 			continue;
-		if (l->tls && (!s->tls_cert_pem || !s->tls_key_pem))
-			problem_add(p, path, "needs \"tls\": {\"certificate\": FILE, \"key\": FILE}");
+		if (l->tls)
+			check_certificate(d, true, path, p);
 		if (s->admin.host && same_socket(l, &s->admin))
 			problem_add(p, path, "is the address of admin.listen too");
 		for (uint32_t j = 0; j < i; j++)
 			if (s->listeners[j].host && same_socket(l, &s->listeners[j]))
 				problem_add(p, path, "is the same address as listen[%u]", j);
 	}
-	if (s->tls_cert_pem && !s->tls_key_pem)
-		problem_add(p, "tls.key", "missing: a certificate needs its key");
-	if (s->tls_key_pem && !s->tls_cert_pem)
-		problem_add(p, "tls.certificate", "missing: a key needs its certificate");
+	check_certificate(d, false, "", p);
 }
 
 static void
 check_url(struct setting_provider *v, const char *path, struct problems *p)
 {
-	char at[PATH_BYTES];
+	char at[PATH_BYTES * 2];
 
 	if (!v->base_url)
 		return;
@@ -259,11 +271,12 @@ unknown_provider(const struct settings *s, const char *path, const char *slug, s
 		problem_add(p, path, "there is no provider \"%s\" among \"providers\"", slug);
 }
 
+/* One whose slug could not be read may be the one that is meant. */
 static bool
-provider_exists(const struct settings *s, const char *slug)
+provider_may_exist(const struct settings *s, const char *slug)
 {
 	for (uint32_t i = 0; i < s->providers_count; i++)
-		if (s->providers[i].slug && strcmp(s->providers[i].slug, slug) == 0)
+		if (!s->providers[i].slug || strcmp(s->providers[i].slug, slug) == 0)
 			return true;
 	return false;
 }
@@ -271,7 +284,7 @@ provider_exists(const struct settings *s, const char *slug)
 static void
 check_default_provider(struct settings *s, struct problems *p)
 {
-	if (s->default_provider && !provider_exists(s, s->default_provider))
+	if (s->default_provider && !provider_may_exist(s, s->default_provider))
 		unknown_provider(s, "default_provider", s->default_provider, p);
 	if (!s->default_provider && s->providers_count == 1 && s->providers[0].slug)
 		s->default_provider = copy(slice_of(s->providers[0].slug));
@@ -298,7 +311,7 @@ check_configs(struct settings_draft *d, struct problems *p)
 		struct config *c = draft->raw.p ? config_parse(draft->raw, path, p) : NULL;
 		if (!c)
 			continue;
-		if (c->provider && !provider_exists(s, c->provider))
+		if (c->provider && !provider_may_exist(s, c->provider))
 			unknown_provider(s, path, c->provider, p);
 		c->slug = copy(slice_of(draft->slug ? draft->slug : ""));
 		s->configs[s->configs_count++] = c;
@@ -325,12 +338,14 @@ check_path_prefix(struct settings *s, struct problems *p)
 }
 
 static void
-check_folders(struct settings *s, struct problems *p)
+check_folders(struct settings_draft *d, struct problems *p)
 {
+	struct settings *s = &d->s;
 	const struct setting_field *run = setting_field_find(SLICE("run_dir"));
 
 	if (!s->data_dir) {
-		problem_add(p, "data_dir", "missing, and $HOME is not set to choose one: name a folder");
+		if (!settings_unresolved(d, "data_dir"))
+			problem_add(p, "data_dir", "missing, and $HOME is not set to choose one: name a folder");
 		return;
 	}
 	if (!s->run_dir) {
@@ -358,6 +373,21 @@ check_metadata(struct settings *s, struct problems *p)
 		}
 }
 
+/* The price book speaks of its document's "models[0]"; here that is "prices[0]". */
+static void
+price_problem(const char *why, struct problems *p)
+{
+	char path[PATH_BYTES * 2];
+	const char *end = strstr(why, ": ");
+
+	if (strncmp(why, "models", 6) != 0 || !end) {
+		problem_add(p, "prices", "%s", why);
+		return;
+	}
+	snprintf(path, sizeof(path), "prices%.*s", (int)(end - why) - 6, why + 6);
+	problem_add(p, path, "%s", end + 2);
+}
+
 static void
 check_prices(struct settings_draft *d, struct problems *p)
 {
@@ -366,11 +396,11 @@ check_prices(struct settings_draft *d, struct problems *p)
 
 	buf_init(&overrides, d->prices.n + 64);
 	if (d->prices.p)
-		buf_printf(&overrides, "{\"models\":%.*s}", SLICE_FMT(d->prices));
+		buf_printf(&overrides, "{\"version\":1,\"models\":%.*s}", SLICE_FMT(d->prices));
 	d->s.prices = price_book_new(price_book_builtin(), d->prices.p ? buf_slice(&overrides) : SLICE_NONE,
 	    why, sizeof(why));
 	if (!d->s.prices)
-		problem_add(p, "prices", "%s", why);
+		price_problem(why, p);
 	buf_free(&overrides);
 }
 
@@ -382,8 +412,8 @@ settings_check(struct settings_draft *d, struct problems *p)
 	s->arena.workers = s->workers;
 	if (s->workers == 0)
 		problem_add(p, "workers", "missing: how many processes serve requests");
-	check_listeners(s, p);
-	check_folders(s, p);
+	check_listeners(d, p);
+	check_folders(d, p);
 	check_path_prefix(s, p);
 	check_metadata(s, p);
 	for (uint32_t i = 0; i < s->providers_count; i++)

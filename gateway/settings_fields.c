@@ -116,3 +116,9 @@ setting_field_below(const struct setting_field *f, struct slice generic_parent)
 		parent--;	/* the dot */
 	return slice_eq((struct slice){ f->path, parent }, generic_parent);
 }
+
+bool
+settings_unresolved(const struct settings_draft *d, const char *path)
+{
+	return d->unresolved >> (setting_field_find(slice_of(path)) - setting_fields) & 1;
+}

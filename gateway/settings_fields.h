@@ -67,8 +67,11 @@ struct settings_draft {
 	struct draft_config *configs;
 	uint32_t configs_count;
 	char *schema;		/* "$schema", for editors */
+	uint64_t unresolved;	/* rows that are null: settings_load() has said why */
 };
 
+bool settings_unresolved(const struct settings_draft *d, const char *path);
+	/* Then no follow-up mistake is to be made of its absence. */
 bool settings_parse_address(struct slice text, struct setting_listener *out) MUST_CHECK;
 	/* Sets host and port. false: not a numeric address with a port. */
 const char *settings_parse_url(struct setting_provider *provider);
