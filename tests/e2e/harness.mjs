@@ -1,0 +1,374 @@
+// The world of an end-to-end test: a simulated provider, the real weir in front
+// of it, keys made by its command line, and a folder that is gone afterwards.
+//
+//	let world;
+//	before(async () => { world = await World.open({ settings: {...} }); });
+//	after(() => world.close());
+//
+// close() is a check too: weir must stop with status 0 within its deadline, its
+// errors must not speak of a broken invariant, and the provider must not have
+// seen anything that a gateway has to keep to itself.
+
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { makeAuthority, makeCertificate } from './certificates.mjs';
+import { Client, requestBytes, until } from './client.mjs';
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+export const WEIR_BIN = path.resolve(process.env.WEIR_BIN ?? path.join(ROOT, 'build/gateway/weir'));
+export const API_KEY = 'sk-ant-simulated-account';
+const READY_MS = 20000;
+const STOP_MS = 30000;
+const BROKEN = /AddressSanitizer|LeakSanitizer|runtime error:|ThreadSanitizer|CHECK failed|Assertion/;
+
+/** Runs a program to its end: {code, stdout, stderr}. Never throws for a status. */
+export function run(program, args, { input, env, timeout = 30000 } = {}) {
+	return new Promise((resolve) => {
+		const child = execFile(program, args, { timeout, maxBuffer: 256 << 20, env: { ...process.env, ...env } },
+			(error, stdout, stderr) => resolve({ code: error ? error.code ?? `signal ${error.signal}` : 0, stdout, stderr }));
+		if (input !== undefined)
+			child.stdin.end(input);
+	});
+}
+
+export class Provider {
+	/** Starts one. {tls: {cert, key}, port, apiKey} */
+	static async start({ tls = null, port = 0, apiKey = API_KEY } = {}) {
+		const provider = new Provider();
+		provider.tls = tls;
+		provider.child = spawn(process.execPath, [path.join(ROOT, 'tests/fake/provider.mjs'), '--port', String(port), '--api-key', apiKey,
+			...(tls ? ['--tls', '--cert', tls.cert, '--key', tls.key] : [])], { stdio: ['ignore', 'pipe', 'inherit'] });
+		provider.port = await new Promise((resolve, reject) => {
+			provider.child.once('exit', (code) => reject(new Error(`the provider ended with ${code}`)));
+			provider.child.stdout.once('data', (line) => resolve(JSON.parse(line).port));
+		});
+		provider.url = `${tls ? 'https' : 'http'}://127.0.0.1:${provider.port}`;
+		return provider;
+	}
+
+	async control(method, target, body) {
+		const client = await Client.open({ port: this.port, tls: this.tls ? { ca: this.tls.ca } : null });
+		const answer = await client.exchange({ method, path: target, body: body === undefined ? undefined : JSON.stringify(body) });
+		client.close();
+		assert.equal(answer.status, 200, `provider: ${method} ${target}`);
+		return JSON.parse(answer.body);
+	}
+
+	bill() { return this.control('GET', '/__bill'); }
+	violations() { return this.control('GET', '/__violations'); }
+	stats() { return this.control('GET', '/__stats'); }
+	requests(last = 1000, bodies = false) { return this.control('GET', `/__requests?last=${last}${bodies ? '&bodies=1' : ''}`); }
+	/** The newest request, bodies as buffers. */
+	async last() {
+		const [r] = await this.requests(1, true);
+		return r && { ...r, body: Buffer.from(r.body_base64, 'base64'), sent: Buffer.from(r.sent_base64 ?? '', 'base64') };
+	}
+	script(...behaviours) { return this.control('POST', '/__script', { behaviours }); }
+	byDefault(behaviour) { return this.control('POST', '/__script', { default: behaviour }); }
+	reset() { return this.control('POST', '/__reset', {}); }
+
+	async stop() {
+		if (this.child.exitCode !== null || this.child.signalCode !== null)
+			return;
+		const ended = new Promise((resolve) => this.child.once('exit', resolve));
+		this.child.kill('SIGTERM');
+		await ended;
+	}
+}
+
+export class Weir {
+	/** `settings` are written to weir.json as they are. */
+	constructor(dir, settings) {
+		this.dir = dir;
+		this.settings = settings;
+		this.configPath = path.join(dir, 'config.json');
+		this.stderr = '';
+		this.write(settings);
+	}
+
+	write(settings) {
+		this.settings = settings;
+		writeFileSync(this.configPath, JSON.stringify(settings, null, 2));
+	}
+
+	async start({ env = {}, args = [] } = {}) {
+		this.child = spawn(WEIR_BIN, ['serve', '--config', this.configPath, ...args],
+			{ stdio: ['ignore', 'inherit', 'pipe'], detached: true, env: { ...process.env, ...env } });
+		this.exited = new Promise((resolve) => this.child.once('exit', (code, signal) => resolve(code ?? signal)));
+		this.exit = undefined;
+		this.exited.then((status) => { this.exit = status; });
+		this.child.on('error', (error) => { this.exit = error.message; });
+		this.child.stderr.setEncoding('utf8').on('data', (text) => { this.stderr += text; });
+		await until(() => this.#ready(), `weir is ready; it said:\n${this.stderr}`, READY_MS);
+		return this;
+	}
+
+	async #ready() {
+		if (this.exit !== undefined)
+			throw new Error(`weir ended with ${this.exit}:\n${this.stderr}`);
+		const info = this.info();
+		if (info?.pid !== this.child.pid)
+			return false;
+		this.listeners = info.listeners.map((l) => ({ tls: l.tls, host: l.address.replace(/:\d+$/, ''), port: Number(l.address.match(/(\d+)$/)[1]) }));
+		this.adminPort = Number(info.admin.match(/(\d+)$/)[1]);
+		return (await this.readyz()) === 200;
+	}
+
+	info() {
+		const file = path.join(this.settings.run_dir, 'weir.json');
+		return existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : undefined;
+	}
+
+	async readyz() {
+		const plain = this.listeners.find((l) => !l.tls);
+		const target = plain ? { port: plain.port } : { port: this.listeners[0].port, tls: { rejectUnauthorized: false } };
+		try {
+			const client = await Client.open(target);
+			const answer = await client.exchange({ method: 'GET', path: '/readyz' });
+			client.close();
+			return answer.status;
+		} catch {
+			return undefined;
+		}
+	}
+
+	get port() { return this.listeners.find((l) => !l.tls)?.port; }
+	get tlsPort() { return this.listeners.find((l) => l.tls)?.port; }
+	get pid() { return this.child.pid; }
+
+	/** Processes of this weir besides the master: [{pid, name}]. */
+	children() {
+		const list = readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, 'utf8').trim();
+		return list === '' ? [] : list.split(' ').map((pid) => {
+			try {
+				return { pid: Number(pid), name: readFileSync(`/proc/${pid}/comm`, 'utf8').trim() };
+			} catch {
+				return null;
+			}
+		}).filter(Boolean);
+	}
+
+	command(...args) {
+		return run(WEIR_BIN, args);
+	}
+
+	/** A key by the command line: {id, slug, secret, ...}. */
+	async key(slug, ...args) {
+		const made = await this.command('key', 'create', '--config', this.configPath, '--slug', slug, '--json', ...args);
+		assert.equal(made.code, 0, `weir key create: ${made.stderr}`);
+		return JSON.parse(made.stdout);
+	}
+
+	/** Records as `weir logs --json` prints them; `where` are "name=value". */
+	async logs(...where) {
+		const read = await this.command('logs', '--config', this.configPath, '--json', ...where.flatMap((w) => ['--where', w]));
+		assert.equal(read.code, 0, `weir logs: ${read.stderr}`);
+		return read.stdout.split('\n').filter((l) => l !== '').map((l) => JSON.parse(l));
+	}
+
+	/** Waits until `count` records that satisfy `where` are in the store. */
+	records(count, ...where) {
+		return until(async () => {
+			const found = await this.logs(...where);
+			assert.ok(found.length <= count, `${found.length} records instead of ${count}`);
+			return found.length === count && found;
+		}, `${count} records ${where.join(' ')}`, 20000, 50);
+	}
+
+	/** The one record of the request with that id. */
+	async record(requestId) {
+		const [record] = await this.records(1, `request_id=${requestId}`);
+		return record;
+	}
+
+	async metrics() {
+		const client = await Client.open({ port: this.adminPort });
+		const answer = await client.exchange({ method: 'GET', path: '/metrics' });
+		client.close();
+		assert.equal(answer.status, 200);
+		return new Metrics(answer.body.toString('utf8'));
+	}
+
+	signal(name) {
+		process.kill(this.pid, name);
+	}
+
+	/** SIGTERM and what it says; throws if it does not end in time. */
+	async stop(ms = STOP_MS) {
+		if (this.exit === undefined)
+			this.signal('SIGTERM');
+		await until(() => this.exit !== undefined, `weir stops; it said:\n${this.stderr.slice(-3000)}`, ms);
+		return this.exit;
+	}
+
+	/** Every process of it, at once. */
+	kill() {
+		if (!this.child?.pid)
+			return;
+		try {
+			process.kill(-this.child.pid, 'SIGKILL');
+		} catch (e) {
+			if (e.code !== 'ESRCH')
+				throw e;
+		}
+	}
+}
+
+export class Metrics {
+	constructor(text) {
+		this.text = text;
+		this.samples = text.split('\n').filter((l) => l !== '' && !l.startsWith('#')).map((line) => {
+			const match = /^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$/.exec(line);
+			if (!match)
+				throw new Error(`bad sample ${line}`);
+			const labels = Object.fromEntries([...(match[2] ?? '').matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/g)].map((m) => [m[1], m[2]]));
+			return { name: match[1], labels, value: Number(match[3]) };
+		});
+	}
+
+	/** Sum of the samples of a name whose labels match. */
+	sum(name, labels = {}) {
+		return this.samples.filter((s) => s.name === name && Object.entries(labels).every(([k, v]) => s.labels[k] === String(v)))
+			.reduce((n, s) => n + s.value, 0);
+	}
+
+	has(name) {
+		return this.samples.some((s) => s.name === name);
+	}
+}
+
+export class World {
+	/**
+	 * {settings: over the defaults, workers, tls: a TLS listener too,
+	 *  upstreamTls: the provider speaks TLS, start: false to start later}
+	 */
+	static async open({ settings = {}, workers = 2, tls = false, upstreamTls = false, start = true, providerSettings = {}, env } = {}) {
+		const world = new World();
+		world.dir = mkdtempSync(path.join(os.tmpdir(), 'weir-e2e-'));
+		chmodSync(world.dir, 0o755);
+		try {
+			if (tls || upstreamTls)
+				world.makeCertificates();
+			world.provider = await Provider.start({ tls: upstreamTls ? { ...world.certificate, ca: world.authority.pem } : null });
+			world.weir = new Weir(world.dir, world.defaults({ settings, workers, tls, upstreamTls, providerSettings }));
+			if (start)
+				await world.weir.start({ env });
+		} catch (e) {
+			await world.close({ failed: true });
+			throw e;
+		}
+		return world;
+	}
+
+	makeCertificates() {
+		this.authority = makeAuthority(this.dir);
+		this.certificate = makeCertificate(this.dir, this.authority, 'server');
+	}
+
+	defaults({ settings, workers, tls, upstreamTls, providerSettings }) {
+		return {
+			listen: ['127.0.0.1:0', ...(tls ? [{ address: '127.0.0.1:0', tls: true }] : [])],
+			...(tls ? { tls: { certificate: this.certificate.cert, key: this.certificate.key } } : {}),
+			admin: { listen: '127.0.0.1:0' }, data_dir: path.join(this.dir, 'data'), run_dir: path.join(this.dir, 'run'), workers,
+			providers: [{ slug: 'anthropic', type: 'anthropic', base_url: this.provider.url, api_key: API_KEY,
+				...(upstreamTls ? { ca_file: this.authority.cert } : {}), ...providerSettings }],
+			...settings,
+		};
+	}
+
+	/** A connection to weir. {tls: true | options} */
+	open({ tls = false, ...rest } = {}) {
+		return Client.open({ port: tls ? this.weir.tlsPort : this.weir.port,
+			tls: tls ? { ca: this.authority.pem, ...(tls === true ? {} : tls) } : null, ...rest });
+	}
+
+	/** One Messages request on a connection of its own. */
+	async ask({ key, script, body, stream = false, headers = [], path: target, method, tls, mayBreak, deadlineMs } = {}) {
+		const client = await this.open({ tls, deadlineMs });
+		try {
+			return await client.exchange(messageRequest({ key, script, body, stream, headers, path: target, method }), { mayBreak });
+		} finally {
+			client.close();
+		}
+	}
+
+	async close({ failed = false, violations = [], status = 0 } = {}) {
+		const problems = [];
+		try {
+			if (!failed && this.weir?.child && this.weir.exit === undefined) {
+				const exit = await this.weir.stop().catch((e) => e.message);
+				if (exit !== status)
+					problems.push(`weir ended with ${exit}`);
+			}
+			if (!failed && this.provider) {
+				const seen = (await this.provider.violations()).map((v) => v.text);
+				if (JSON.stringify(seen) !== JSON.stringify(violations))
+					problems.push(`the provider saw ${JSON.stringify(seen.slice(0, 10))}`);
+			}
+		} finally {
+			this.weir?.kill();
+			await this.provider?.stop();
+			rmSync(this.dir, { recursive: true, force: true });
+		}
+		const broken = this.weir?.stderr.match(BROKEN);
+		if (broken)
+			problems.push(`weir said:\n${this.weir.stderr.slice(Math.max(0, broken.index - 500), broken.index + 4000)}`);
+		assert.deepEqual(problems, []);
+	}
+}
+
+/** A Messages body whose prompt tells the provider what to do. */
+export function messageBody({ script = {}, stream = false, ...rest } = {}) {
+	return JSON.stringify({ model: 'claude-sonnet-5-5', max_tokens: 1024, stream,
+		messages: [{ role: 'user', content: JSON.stringify({ fake: script }) }], ...rest });
+}
+
+export function messageRequest({ key, script, body, stream = false, headers = [], path: target = '/v1/messages', method = 'POST' } = {}) {
+	const own = (name) => headers.some(([n]) => n.toLowerCase() === name);
+	const wanted = [
+		own('content-type') ? null : ['content-type', 'application/json'],
+		own('anthropic-version') ? null : ['anthropic-version', '2023-06-01'],
+		key === undefined || key === null ? null : ['x-api-key', key.secret ?? key],
+	].filter(Boolean);
+	return { method, path: target, headers: [...wanted, ...headers], body: body ?? messageBody({ script, stream }) };
+}
+
+/** The envelope of an error of weir's own, checked (C41). */
+export function envelope(answer) {
+	assert.match(answer.headers.get('content-type') ?? '', /^application\/json/);
+	const body = JSON.parse(answer.body);
+	assert.equal(body.type, 'error');
+	assert.equal(typeof body.error.type, 'string');
+	assert.equal(typeof body.error.message, 'string');
+	assert.match(body.request_id, /^req_/);
+	assert.equal(body.request_id, answer.headers.get('request-id'));
+	return body.error;
+}
+
+/** Refused by weir with this status and type; returns the message. */
+export function refused(answer, status, type) {
+	assert.equal(answer.status, status, answer.body.toString());
+	const error = envelope(answer);
+	assert.equal(error.type, type, error.message);
+	return error.message;
+}
+
+/** Runs `count` jobs, at most `width` at a time; results in order. */
+export async function parallel(count, width, job) {
+	const results = new Array(count);
+	let next = 0;
+	await Promise.all(Array.from({ length: Math.min(width, count) }, async () => {
+		while (next < count) {
+			const i = next++;
+			results[i] = await job(i);
+		}
+	}));
+	return results;
+}
+
+export { Client, requestBytes, until };

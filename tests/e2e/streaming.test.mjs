@@ -1,0 +1,242 @@
+// Time in streams: nothing is held, silence is filled, ends are honest.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { sha256 } from '../fake/memory.mjs';
+import { bodyState, parseEvents } from './client.mjs';
+import { World, messageBody, messageRequest, refused, until } from './harness.mjs';
+
+const PING = 'event: ping\ndata: {"type":"ping"}\n\n';
+const PING_MS = 250;
+let world, key;
+
+before(async () => {
+	world = await World.open({ settings: { limits: { ping_ms: PING_MS, stream_idle_ms: 3000, first_byte_ms: 3000 } } });
+	key = await world.weir.key('streams');
+});
+after(() => world.close());
+
+const ask = (script, rest = {}) => world.ask({ key, script, stream: true, ...rest });
+const record = (answer) => world.weir.record(answer.headers.get('x-weir-request-id'));
+
+/** A stream without what weir put into it: pings and comments between frames. */
+function withoutPings(body) {
+	return Buffer.from(body.toString('latin1').replaceAll(PING, '').replace(/^(:[^\n]*\n\n)+/, ''), 'latin1');
+}
+
+test('C25 every event leaves as it comes: none waits for the next', async () => {
+	const client = await world.open();
+	let together = Infinity, events;
+	for (let round = 0; round < 3 && together > 0; round++) {
+		const answer = await client.exchange(messageRequest({ key, stream: true, script: { events: 12, delay_ms: 25 },
+			headers: [['accept-encoding', 'gzip, br, zstd']] }));
+		assert.equal(answer.headers.get('content-encoding'), undefined);
+		assert.match(answer.headers.get('content-type'), /^text\/event-stream/);
+		assert.equal(answer.framing, 'chunked');
+		events = parseEvents(answer.body).length;
+		together = events - answer.parts.length;
+		for (const part of answer.parts)
+			assert.ok(part.toString().endsWith('\n\n'), 'a piece ends inside a frame');
+	}
+	assert.equal(together, 0, 'events were merged');
+	client.close();
+});
+
+test('C25 the first byte is at most 50 ms behind the provider\'s', async () => {
+	const client = await world.open();
+	const waits = [];
+	for (let i = 0; i < 10; i++) {
+		const begin = performance.now();
+		await client.send(messageRequest({ key, stream: true, script: { events: 3, delay_ms: 1 } }));
+		const head = await client.head(), state = bodyState(head, 'POST');
+		await client.part(state);
+		waits.push(performance.now() - begin);
+		while (await client.part(state) !== null);
+	}
+	assert.ok(Math.min(...waits) < 50, `${waits}`);
+	client.close();
+});
+
+test('C27 a provider that falls silent: pings at the borders of frames, none after the end', async () => {
+	const answer = await ask({ events: 4, pause: { after_events: 4, ms: 1400 } });
+	const pings = answer.body.toString().split(PING).length - 1;
+	assert.ok(pings >= 3 && pings <= 6, `${pings} pings in 1.4 s`);
+	const last = await world.provider.last();
+	assert.equal(sha256(withoutPings(answer.body)), last.sent_sha256);
+	assert.ok(answer.body.toString().endsWith('data: {"type":"message_stop"}\n\n'));
+	const metrics = await world.weir.metrics();
+	assert.ok(metrics.samples.some((s) => /ping/.test(s.name) && s.value >= pings), 'pings are counted');
+});
+
+test('C27 silence in the middle of an event: the ping does not tear it', async () => {
+	const whole = await ask({ events: 4 });
+	const middle = whole.body.indexOf('content_block_delta', whole.body.length / 2) + 9;
+	const answer = await ask({ events: 4, cut: [middle], gap_ms: 900 });
+	const last = await world.provider.last();
+	assert.ok(answer.body.toString().includes(PING));
+	assert.equal(sha256(withoutPings(answer.body)), last.sent_sha256);
+	for (const event of parseEvents(answer.body))
+		assert.equal(event.json.type, event.event);
+});
+
+test('C28 silence before the head: 200 and a sign of life, then the answer', async () => {
+	const answer = await ask({ delay_head_ms: 1100, events: 3 });
+	assert.equal(answer.status, 200);
+	assert.ok(answer.times[0] < answer.times.at(-1) - 300, 'nothing came before the provider spoke');
+	const last = await world.provider.last();
+	assert.equal(sha256(withoutPings(answer.body)), last.sent_sha256, answer.body.toString());
+	const entry = await record(answer);
+	assert.equal(entry.outcome, 'ok');
+	assert.equal(entry.cost_nusd, Number(last.cost_nusd));
+});
+
+test('C28 an error after the head was committed is an error event with the provider\'s words', async () => {
+	const answer = await ask({ delay_head_ms: 1100, error: 'overloaded' });
+	assert.equal(answer.status, 200);
+	const [error] = parseEvents(withoutPings(answer.body));
+	assert.equal(error.event, 'error');
+	assert.equal(error.json.type, 'error');
+	assert.equal(error.json.error.type, 'overloaded_error');
+	assert.equal(error.json.error.message, 'Overloaded');
+	assert.match(error.json.request_id, /^req_/);
+	const entry = await record(answer);
+	assert.equal(entry.outcome, 'provider_error');
+	assert.equal(entry.cost_nusd, 0);
+});
+
+test('C28 a plain request is not committed early: the error keeps its status', async () => {
+	const answer = await world.ask({ key, script: { delay_head_ms: 900, error: 'overloaded' } });
+	assert.equal(answer.status, 529);
+});
+
+test('C30 the provider breaks off in the middle: one error event, no invented end, the part is billed', async () => {
+	for (const kind of ['reset', 'close', 'bad_chunk'])
+		for (const plus of [0, 30]) {
+			const client = await world.open();
+			const answer = await client.exchange(messageRequest({ key, stream: true, script: { events: 20, delay_ms: 2,
+				usage: { input_tokens: 1000, output_tokens: 2000 }, fault: { kind, after_events: 10, plus } } }), { mayBreak: true });
+			const events = parseEvents(answer.body);
+			assert.equal(events.filter((e) => e.event === 'error').length, 1, answer.body.toString().slice(-300));
+			assert.equal(events.at(-1).event, 'error');
+			assert.equal(events.filter((e) => e.event === 'message_stop').length, 0);
+			assert.equal(events.length, 11, 'the whole events came, and half of none');
+			await client.drain();
+			assert.ok(client.ended);
+			const last = await world.provider.last();
+			const entry = await record(answer);
+			assert.equal(entry.outcome, 'upstream_failed', kind);
+			assert.ok(entry.flags.includes('partial'));
+			assert.equal(entry.tokens.input, 1000);
+			assert.ok(entry.cost_nusd >= 1000 * 2000 && entry.cost_nusd <= Number(last.cost_nusd) * 3, `${entry.cost_nusd} for ${last.cost_nusd}`);
+			client.close();
+		}
+});
+
+test('C30 an error event of the provider passes as it is and ends the record as its error', async () => {
+	const answer = await ask({ events: 5, error_after: 4 });
+	const last = await world.provider.last();
+	assert.equal(sha256(answer.body), last.sent_sha256);
+	const entry = await record(answer);
+	assert.equal(entry.outcome, 'provider_error');
+	assert.equal(entry.error_type, 'overloaded_error');
+	const first = await ask({ error_after: 0 });
+	assert.equal(parseEvents(first.body)[0].json.error.type, 'overloaded_error');
+	assert.equal((await record(first)).outcome, 'provider_error');
+});
+
+test('a stream that ends in order but too early is passed and recorded as partial', async () => {
+	const answer = await ask({ events: 10, end_after: 6, usage: { input_tokens: 500, output_tokens: 100 } });
+	const last = await world.provider.last();
+	assert.equal(sha256(answer.body), last.sent_sha256);
+	const entry = await record(answer);
+	assert.ok(entry.flags.includes('partial'), JSON.stringify(entry));
+	assert.equal(entry.tokens.input, 500);
+});
+
+test('a stalled stream ends with a timeout event after stream_idle_ms', async () => {
+	const begin = Date.now();
+	const answer = await ask({ events: 10, fault: { kind: 'stall', after_events: 5 } }, { mayBreak: true });
+	assert.ok(Date.now() - begin >= 2900 && Date.now() - begin < 8000);
+	const error = parseEvents(withoutPings(answer.body)).at(-1);
+	assert.equal(error.json.error.type, 'timeout_error');
+	assert.equal((await record(answer)).outcome, 'upstream_failed');
+	await until(async () => (await world.provider.last()).peer_left_ms !== null, 'the provider is released');
+});
+
+test('C32 no answer before first_byte_ms: 504 for a plain request, an event for a stream', async () => {
+	const plain = await world.ask({ key, script: { fault: { kind: 'stall_before_head' } } });
+	refused(plain, 504, 'timeout_error');
+	const streamed = await ask({ fault: { kind: 'stall_before_head' } }, { mayBreak: true });
+	assert.equal(streamed.status, 200);
+	assert.equal(parseEvents(withoutPings(streamed.body)).at(-1).json.error.type, 'timeout_error');
+});
+
+test('C32 a plain request with max_tokens 64000 answers one JSON Message with usage', async () => {
+	const answer = await world.ask({ key, headers: [['x-stainless-timeout', '300']],
+		body: messageBody({ max_tokens: 64000, script: { events: 2000, text_bytes: 100, delay_head_ms: 600 } }) });
+	assert.equal(answer.status, 200);
+	assert.match(answer.headers.get('content-type'), /^application\/json/);
+	assert.equal(JSON.parse(answer.body).type, 'message');
+	assert.ok(JSON.parse(answer.body).usage.output_tokens > 0);
+});
+
+test('C31 a client that leaves cancels the provider within a second and pays for what was used', async () => {
+	for (const how of ['close', 'reset']) {
+		const client = await world.open();
+		await client.send(messageRequest({ key, stream: true, script: { events: 400, delay_ms: 20, tokens_per_event: 10, usage: { input_tokens: 700 } } }));
+		const head = await client.head(), state = bodyState(head, 'POST');
+		for (let i = 0; i < 20; i++)
+			await client.part(state);
+		const left = Date.now();
+		client[how]();
+		const last = await until(async () => {
+			const entry = await world.provider.last();
+			return entry.peer_left_ms !== null && entry;
+		}, 'the provider sees the client leave');
+		assert.ok(last.peer_left_ms - left < 1000, `${last.peer_left_ms - left} ms`);
+		const entry = await record(head);
+		assert.equal(entry.outcome, 'client_gone');
+		assert.equal(entry.tokens.input, 700);
+		assert.ok(entry.tokens.output > 0, 'an estimate of the output so far');
+		assert.ok(entry.cost_nusd > 0);
+	}
+});
+
+test('C31 a client that leaves before the answer begins', async () => {
+	const client = await world.open();
+	await client.send(messageRequest({ key, stream: true, script: { delay_head_ms: 20000 } }));
+	await until(async () => (await world.provider.stats()).in_flight >= 1, 'the request is with the provider');
+	const before = (await world.provider.last()).id;
+	client.close();
+	const left = Date.now();
+	await until(async () => (await world.provider.last()).peer_left_ms !== null, 'the provider is released', 5000);
+	const last = await world.provider.last();
+	assert.equal(last.id, before);
+	assert.ok(last.peer_left_ms - left < 1000);
+});
+
+test('back-pressure: a client that does not read holds the provider, and nobody\'s memory', async () => {
+	const client = await world.open();
+	await client.send(messageRequest({ key, stream: true, script: { events: 6000, text_bytes: 16000 } }));
+	const head = await client.head();
+	client.pause();
+	let seen = -1;
+	const stuck = await until(async () => {
+		const now = (await world.provider.last()).sent_bytes;
+		if (now === seen)
+			return now;
+		seen = now;
+		return undefined;
+	}, 'the provider is held', 15000, 400);
+	assert.ok(stuck < 40 << 20, `${stuck} bytes were taken without a reader`);
+	client.resume();
+	const state = bodyState(head, 'POST'), parts = [];
+	client.deadlineMs = 60000;
+	for (let part; (part = await client.part(state)) !== null;)
+		parts.push(part);
+	const last = await world.provider.last();
+	assert.ok(last.sent_bytes > 90 << 20);
+	assert.equal(sha256(withoutPings(Buffer.concat(parts))), last.sent_sha256);
+	client.close();
+});

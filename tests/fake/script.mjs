@@ -1,0 +1,181 @@
+// From a script to an answer: the events of a stream, or one Message, with the
+// usage that belongs to it.
+//
+// A script is a JSON object. It comes from the queue (POST /__script), or from
+// the prompt: a first user text that is JSON with a member "fake". What is not
+// said has a default, so {} is a short, sane answer. tests/README.md lists the
+// members.
+
+import { signatureOf } from './checks.mjs';
+
+const TEXT = 'The weir holds, the river \u00fcber \u6f22\u5b57 passes; "quoted" \\ <tag> & \u{1F600}\n';
+
+/** The script that the request carries in its first user text, or {}. */
+export function scriptOf(body) {
+	const text = firstUserText(body);
+	if (!text?.startsWith('{"fake":'))
+		return {};
+	try {
+		return JSON.parse(text).fake ?? {};
+	} catch {
+		return {};
+	}
+}
+
+function firstUserText(body) {
+	const message = body.messages.find((m) => m.role === 'user');
+	if (typeof message?.content === 'string')
+		return message.content;
+	return message?.content?.find((b) => b.type === 'text')?.text;
+}
+
+/** Text of exactly n UTF-16 units, the same for the same n. */
+function textOf(n) {
+	return TEXT.repeat(Math.ceil(n / TEXT.length)).slice(0, n).replace(/[\ud800-\udfff]/g, '*');
+}
+
+function pieces(text, count) {
+	const size = Math.max(1, Math.ceil(text.length / count));
+	return Array.from({ length: count }, (_, i) => text.slice(i * size, i * size + size));
+}
+
+/** Rough and repeatable: a token for four bytes of the body. */
+export function countTokens(bodyBytes) {
+	return Math.ceil(bodyBytes / 4) + 3;
+}
+
+/** The content blocks, each with the deltas that stream it. */
+function blocksOf(script) {
+	const blocks = [];
+	if (script.thinking) {
+		const deltas = Array.from({ length: script.thinking }, (_, i) => `step ${i} of the thought; `);
+		const thinking = deltas.join(''), signature = signatureOf(thinking);
+		blocks.push({
+			start: { type: 'thinking', thinking: '', signature: '' },
+			whole: { type: 'thinking', thinking, signature },
+			deltas: [...deltas.map((t) => ({ type: 'thinking_delta', thinking: t })), { type: 'signature_delta', signature }],
+		});
+	}
+	const events = script.events ?? 3;
+	if (events > 0) {
+		const text = textOf(script.text_bytes ?? 24);
+		blocks.push({
+			start: { type: 'text', text: '' },
+			whole: { type: 'text', text: text.repeat(events), citations: null },
+			deltas: Array.from({ length: events }, () => ({ type: 'text_delta', text })),
+		});
+	}
+	if (script.tool)
+		blocks.push(toolBlock(script.tool === true ? {} : script.tool));
+	return blocks;
+}
+
+function toolBlock(tool) {
+	const use = {
+		type: 'tool_use', id: tool.id ?? 'toolu_01FakeToolUse', name: tool.name ?? 'write_file',
+		input: tool.input ?? { path: '/tmp/\u00fcber "x".txt', lines: [1, 2.5, -3e-7, null, true], text: textOf(200) },
+	};
+	return {
+		start: { ...use, input: {} }, whole: use,
+		deltas: ['', ...pieces(JSON.stringify(use.input), tool.pieces ?? 12)]
+			.map((partial_json) => ({ type: 'input_json_delta', partial_json })),
+	};
+}
+
+/** What the answer will have used when it is complete. */
+function usageOf(script, body, bodyBytes, deltas) {
+	const wanted = script.usage ?? {};
+	const write5m = wanted.cache_creation?.ephemeral_5m_input_tokens ?? 0;
+	const write1h = wanted.cache_creation?.ephemeral_1h_input_tokens ?? 0;
+	const output = wanted.output_tokens ?? deltas * (script.tokens_per_event ?? 1);
+	return {
+		input_tokens: countTokens(bodyBytes), cache_creation_input_tokens: write5m + write1h, cache_read_input_tokens: 0,
+		cache_creation: { ephemeral_5m_input_tokens: 0, ephemeral_1h_input_tokens: 0 },
+		output_tokens_details: { thinking_tokens: 0 },
+		server_tool_use: { web_search_requests: script.searches ?? 0, web_fetch_requests: 0 },
+		service_tier: 'standard', inference_geo: body.inference_geo ?? 'global', speed: body.speed ?? 'standard',
+		...wanted,
+		output_tokens: Math.min(output, body.max_tokens),
+	};
+}
+
+/**
+ * The answer as data: {model, message, usage, events}. Each event is
+ * {name, data, usage}: `usage` is what the provider would bill if this event
+ * were the last that left.
+ */
+export function composeAnswer(script, body, bodyBytes, ids) {
+	const blocks = blocksOf(script);
+	const deltas = blocks.reduce((n, b) => n + b.deltas.length, 0);
+	const usage = usageOf(script, body, bodyBytes, deltas);
+	const stopReason = script.stop_reason ?? (usage.output_tokens === body.max_tokens && body.max_tokens > 0 ? 'max_tokens' : script.tool ? 'tool_use' : 'end_turn');
+	const message = {
+		id: ids.message, type: 'message', role: 'assistant', model: script.model ?? body.model,
+		content: blocks.map((b) => b.whole), stop_reason: stopReason, stop_sequence: null, stop_details: null,
+		container: null, diagnostics: null, usage, ...script.extra_message,
+	};
+	return { message, usage, model: message.model, events: eventsOf(script, message, blocks, usage, deltas) };
+}
+
+function eventsOf(script, message, blocks, usage, deltas) {
+	const start = { ...usage, output_tokens: Math.min(1, usage.output_tokens), iterations: undefined,
+		server_tool_use: { web_search_requests: 0, web_fetch_requests: 0 } };
+	if (script.start_usage)
+		Object.assign(start, script.start_usage);
+	const events = [event('message_start', { message: { ...message, content: [], stop_reason: null, usage: start } }, start)];
+	let sent = 0;
+	const running = () => ({ ...start, output_tokens: Math.max(start.output_tokens, Math.floor(usage.output_tokens * sent / Math.max(1, deltas))) });
+	blocks.forEach((block, index) => {
+		events.push(event('content_block_start', { index, content_block: block.start }, running()));
+		for (const delta of block.deltas) {
+			sent++;
+			events.push(event('content_block_delta', { index, delta }, running()));
+			if (script.ping_every && sent % script.ping_every === 0)
+				events.push(event('ping', {}, running()));
+			if (script.unknown_every && sent % script.unknown_every === 0)
+				events.push(event('river_level', { centimetres: sent }, running()));
+		}
+		events.push(event('content_block_stop', { index }, running()));
+	});
+	if (script.error_after !== undefined)
+		return [...events.slice(0, script.error_after), errorEvent(script, events[Math.max(0, script.error_after - 1)].usage)];
+	if (script.end_after !== undefined)
+		return events.slice(0, script.end_after);
+	events.push(event('message_delta', {
+		delta: { stop_reason: message.stop_reason, stop_sequence: null, stop_details: null, container: null, ...script.extra_delta },
+		usage: finalUsage(usage),
+	}, usage));
+	events.push(event('message_stop', {}, usage));
+	return events;
+}
+
+/** message_delta has no split of cache writes, tier, geo or speed. */
+function finalUsage(usage) {
+	const { cache_creation, service_tier, inference_geo, speed, ...rest } = usage;
+	void cache_creation, service_tier, inference_geo, speed;
+	return rest;
+}
+
+function event(name, data, usage) {
+	return { name, data: { type: name, ...data }, usage };
+}
+
+function errorEvent(script, usage) {
+	const type = script.error_type ?? 'overloaded_error';
+	return { name: 'error', data: { type: 'error', error: { type, message: 'Overloaded' }, request_id: 'req_011CfakeEvent' }, usage };
+}
+
+/** An event in one of the spellings that the event stream format allows. */
+export function encodeEvent(e, style, first) {
+	const json = JSON.stringify(e.data);
+	switch (style) {
+	case 'crlf': return Buffer.from(`event: ${e.name}\r\ndata: ${json}\r\n\r\n`);
+	case 'cr': return Buffer.from(`event: ${e.name}\rdata: ${json}\r\r`);
+	case 'tight': return Buffer.from(`event:${e.name}\ndata:${json}\n\n`);
+	case 'comments': return Buffer.from(`: note\nid: 7\nevent: ${e.name}\n: between\ndata: ${json}\nretry: 10\n\n`);
+	case 'nameless': return Buffer.from(`data: ${json}\n\n`);
+	case 'bom': return Buffer.from(`${first ? '\ufeff' : ''}event: ${e.name}\ndata: ${json}\n\n`);
+	case 'lines': return Buffer.from(`event: ${e.name}\n${JSON.stringify(e.data, null, 1).split('\n').map((l) => `data: ${l}`).join('\n')}\n\n`);
+	default: return Buffer.from(`event: ${e.name}\ndata: ${json}\n\n`);
+	}
+}
