@@ -314,6 +314,20 @@ read_cipher(struct stream *s, const char *p, size_t n)
 	after_tls(s, state, &out, plain);
 }
 
+/* libuv takes a reset that comes together with the last bytes for an end. */
+static int
+what_ended(const struct stream *s)
+{
+	uv_os_fd_t fd;
+	int error = 0;
+	socklen_t size = sizeof(error);
+
+	if (uv_fileno((const uv_handle_t *)&s->tcp, &fd) == 0 &&
+	    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0)
+		return uv_translate_sys_error(error);
+	return UV_EOF;
+}
+
 static void
 on_read(uv_stream_t *tcp, ssize_t nread, const uv_buf_t *b)
 {
@@ -321,6 +335,8 @@ on_read(uv_stream_t *tcp, ssize_t nread, const uv_buf_t *b)
 
 	if (nread == 0)
 		return;		/* EAGAIN */
+	if (nread == UV_EOF)
+		nread = what_ended(s);
 	if (nread == UV_EOF && s->tls)
 		end(s, STREAM_E_TLS, s->open ? "the connection ended without a TLS close"
 		    : "the connection ended during the TLS handshake");

@@ -133,7 +133,7 @@ wipe_text(char *text, size_t n)
 	free(text);
 }
 
-/* Both parsed, belonging together and not expired; or -1 and a sentence. */
+/* Both parsed and belonging together; or -1 and a sentence. */
 static int
 parse_pair(struct slice cert_pem, struct slice key_pem, mbedtls_x509_crt *chain, mbedtls_pk_context *key,
     int (*random)(void *, unsigned char *, size_t), void *random_arg, char *why, size_t why_size)
@@ -153,8 +153,6 @@ parse_pair(struct slice cert_pem, struct slice key_pem, mbedtls_x509_crt *chain,
 		say(why, why_size, "the private key cannot be read", e);
 	} else if (compat_pk_check_pair(&chain->pk, key, random, random_arg) != 0) {
 		snprintf(why, why_size, "the private key does not belong to the certificate");
-	} else if (mbedtls_x509_time_is_past(&chain->valid_to)) {
-		snprintf(why, why_size, "the certificate has expired");
 	} else {
 		result = 0;
 	}
@@ -181,6 +179,10 @@ tls_check_pair(struct slice cert_pem, struct slice key_pem, char *why, size_t wh
 		snprintf(why, why_size, "the system gives no random bytes");
 	else
 		result = parse_pair(cert_pem, key_pem, &chain, &key, mbedtls_ctr_drbg_random, &drbg, why, why_size);
+	if (result == 0 && mbedtls_x509_time_is_past(&chain.valid_to)) {
+		snprintf(why, why_size, "the certificate has expired");
+		result = -1;
+	}
 	mbedtls_pk_free(&key);
 	mbedtls_x509_crt_free(&chain);
 	mbedtls_ctr_drbg_free(&drbg);

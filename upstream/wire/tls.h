@@ -34,7 +34,8 @@ int tls_check_pair(struct slice cert_pem, struct slice key_pem, char *why, size_
 	 * survives: the master may call it before it forks. */
 struct tls_context *tls_server_new(struct slice cert_pem, struct slice key_pem,
     const struct tls_ticket_keys *keys, char *why, size_t why_size);
-	/* The keys are copied. NULL keys: no tickets, clients do not resume. */
+	/* An expired certificate is served: to stop would help nobody. The keys
+	 * are copied. NULL keys: no tickets, clients do not resume. */
 struct tls_context *tls_client_new(struct slice ca_pem, char *why, size_t why_size);
 	/* ca_pem none: the system's bundle, /etc/ssl/certs/ca-certificates.crt. */
 void tls_context_put(struct tls_context *c);
