@@ -586,11 +586,10 @@ settings_free_members(struct settings *s)
 struct settings *
 settings_compile(struct slice bundle, uint64_t version, struct problems *p)
 {
-	struct settings_draft draft = { .s = { .refs = 1, .version = version } };
+	struct settings_draft draft = { .s = { .refs = 1, .version = version }, .problems_before = p->count };
 	struct walk w = { .draft = &draft, .problems = p };
 	struct settings *s = NULL;
 	struct json_error why;
-	uint32_t before = p->count;
 
 	if (!json_check(bundle, &why)) {
 		problem_add(p, "", "the bundle is not valid JSON at byte %zu: %s", why.offset + 1, why.what);
@@ -600,7 +599,7 @@ settings_compile(struct slice bundle, uint64_t version, struct problems *p)
 	buf_init(&w.generic, 4096);
 	walk_bundle(&w, bundle);
 	settings_check(&draft, p);
-	if (p->count == before) {
+	if (p->count == draft.problems_before) {
 		s = allocate(NULL, sizeof(*s));
 		*s = draft.s;
 	} else {

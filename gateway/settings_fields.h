@@ -67,6 +67,7 @@ struct settings_draft {
 	struct draft_config *configs;
 	uint32_t configs_count;
 	char *schema;		/* "$schema", for editors */
+	uint32_t problems_before;	/* how many there were when reading began */
 	uint64_t unresolved;	/* rows that are null: settings_load() has said why */
 };
 

@@ -49,20 +49,21 @@ settings_read_file(const char *path, size_t max, struct buf *out, const char **w
 {
 	struct stat st;
 	ssize_t n = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int fd = -1;
 
+	/* Looked at before it is opened: to open a device may do something. */
 	buf_init(out, max + 1);
-	if (fd < 0) {
-		*why = strerror(errno);
-		return false;
-	}
 	*why = NULL;
-	if (fstat(fd, &st) != 0)
+	if (stat(path, &st) != 0)
 		*why = strerror(errno);
-	else if (S_ISDIR(st.st_mode))
-		*why = "it is a folder";
+	else if (!S_ISREG(st.st_mode))
+		*why = S_ISDIR(st.st_mode) ? "it is a folder" : "it is not a regular file";
 	else if (st.st_size > (off_t)max)
 		*why = "it is too large";
+	else if ((fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)) < 0)
+		*why = strerror(errno);
+	else if (!buf_reserve(out, (size_t)st.st_size + 1))	/* grown, it would leave copies of a key behind */
+		*why = "it does not fit into memory";
 	while (!*why) {
 		char piece[4096];
 
@@ -79,7 +80,8 @@ settings_read_file(const char *path, size_t max, struct buf *out, const char **w
 			*why = "it is too large";
 		explicit_bzero(piece, sizeof(piece));	/* it may be a key */
 	}
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	return !*why;
 }
 
