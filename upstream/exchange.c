@@ -232,9 +232,10 @@ on_drain(struct stream *s)
 
 /* ---- reading ---- */
 
-/* One event of the parser. false: nothing more can be fed for this exchange. */
+/* One event of the parser; *news: the caller was given something. false: nothing
+ * more can be fed for this exchange. */
 static bool
-step(struct exchange *x, struct conn *c, struct slice *in, bool *spans)
+step(struct exchange *x, struct conn *c, struct slice *in, bool *news)
 {
 	switch (http1_feed(&c->http, in)) {
 	case HTTP1_MORE:
@@ -247,11 +248,11 @@ step(struct exchange *x, struct conn *c, struct slice *in, bool *spans)
 		if (c->http.head.status < 200)
 			return true;
 		x->has_head = true;
-		*spans = true;		/* a head alone must not wait for its body either */
+		*news = true;
 		x->cb->on_head(x->arg, &c->http.head);
 		break;
 	case HTTP1_BODY:
-		*spans = true;
+		*news = true;
 		x->cb->on_body(x->arg, c->http.span.p, c->http.span.n);
 		break;
 	case HTTP1_DONE:
@@ -278,13 +279,13 @@ on_data(struct stream *s, const char *p, size_t n)
 	struct conn *c = s->owner;
 	struct exchange *x = c->owner;
 	struct slice in = { p, n };
-	bool spans = false;
+	bool news = false;
 
 	x->answered = true;
 	expect_progress(x);
-	while (step(x, c, &in, &spans))
+	while (step(x, c, &in, &news))
 		;
-	if (spans && c->owner == x)
+	if (news && c->owner == x)
 		x->cb->on_read_end(x->arg);
 }
 
