@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <mbedtls/ecp.h>
 #include <mbedtls/pk.h>
+#include <mbedtls/version.h>
 #include <mbedtls/x509_crt.h>
 
 #include "shm/base/check.h"
@@ -45,18 +46,31 @@ pki_key(mbedtls_pk_context *key)
 	CHECK(mbedtls_ecp_gen_key(MBEDTLS_ECP_DP_SECP256R1, mbedtls_pk_ec(*key), pki_random, NULL) == 0);
 }
 
+/* mbedTLS 3.6 wants the number's bytes and warns of the other form. */
+static inline void
+pki_number(mbedtls_x509write_cert *w, unsigned char number)
+{
+#if MBEDTLS_VERSION_NUMBER >= 0x03040000
+	CHECK(mbedtls_x509write_crt_set_serial_raw(w, &number, 1) == 0);
+#else
+	mbedtls_mpi serial;
+
+	mbedtls_mpi_init(&serial);
+	CHECK(mbedtls_mpi_lset(&serial, number) == 0);
+	CHECK(mbedtls_x509write_crt_set_serial(w, &serial) == 0);
+	mbedtls_mpi_free(&serial);
+#endif
+}
+
 static inline void
 pki_sign(mbedtls_pk_context *ca_key, mbedtls_pk_context *key, const char *cn, bool ca, const char *from,
     const char *to, char *out, size_t size)
 {
 	mbedtls_x509write_cert w;
-	mbedtls_mpi serial;
 	unsigned char number;
 	char name[128];
 
 	CHECK(tls_random(&number, 1));
-	mbedtls_mpi_init(&serial);
-	CHECK(mbedtls_mpi_lset(&serial, 1 + number) == 0);
 	mbedtls_x509write_crt_init(&w);
 	snprintf(name, sizeof(name), "CN=%s", cn);
 	mbedtls_x509write_crt_set_version(&w, MBEDTLS_X509_CRT_VERSION_3);
@@ -65,12 +79,11 @@ pki_sign(mbedtls_pk_context *ca_key, mbedtls_pk_context *key, const char *cn, bo
 	mbedtls_x509write_crt_set_issuer_key(&w, ca_key);
 	CHECK(mbedtls_x509write_crt_set_subject_name(&w, name) == 0);
 	CHECK(mbedtls_x509write_crt_set_issuer_name(&w, "CN=weir test CA") == 0);
-	CHECK(mbedtls_x509write_crt_set_serial(&w, &serial) == 0);
+	pki_number(&w, (unsigned char)(number % 127 + 1));	/* one byte, positive */
 	CHECK(mbedtls_x509write_crt_set_validity(&w, from, to) == 0);
 	CHECK(mbedtls_x509write_crt_set_basic_constraints(&w, ca, -1) == 0);
 	CHECK(mbedtls_x509write_crt_pem(&w, (unsigned char *)out, size, pki_random, NULL) == 0);
 	mbedtls_x509write_crt_free(&w);
-	mbedtls_mpi_free(&serial);
 }
 
 static inline void
