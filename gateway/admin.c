@@ -372,7 +372,9 @@ reload(struct admin *a, int memfd, uint64_t version)
 		settings_put(a->settings);
 		a->settings = s;
 	} else {
-		log_error("reload: the old settings stay: %.*s", SLICE_FMT(buf_slice(&problems.text)));
+		struct slice lines = buf_slice(&problems.text);
+
+		log_error("reload: the old settings stay: %.*s", (int)(lines.n - (lines.n > 0)), lines.p);
 	}
 	if (text.p)
 		explicit_bzero(text.p, text.cap);

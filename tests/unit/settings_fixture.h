@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "certificates.h"
 #include "gateway/settings_fields.h"
 
 static char folder[] = "/tmp/weir-test-settings-XXXXXX";
@@ -76,29 +77,29 @@ run(const char *const argv[])
 }
 
 static inline void
-make_certificate(const char *certificate, const char *key)
+write_certificate(struct pki *pki, const char *certificate, const char *key, const char *until)
 {
-	const char *const argv[] = {
-		"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-		"-subj", "/CN=localhost", "-out", certificate, "-keyout", key, NULL,
-	};
+	struct pair pair;
 
-	run(argv);
+	pki_issue(pki, &pair, "localhost", LONG_AGO, until);
+	write_text(certificate, pair.cert);
+	write_text(key, pair.key);
 }
 
 static inline int
 set_up(void **state)
 {
 	(void)state;
-	char certificate[256], key[256];
+	struct pki pki;
 
 	if (!mkdtemp(folder))
 		return -1;
-	snprintf(certificate, sizeof(certificate), "%s", in_folder("weir.pem"));
-	make_certificate(certificate, in_folder("weir.key"));
-	snprintf(certificate, sizeof(certificate), "%s", in_folder("ca.pem"));
-	snprintf(key, sizeof(key), "%s", in_folder("other.key"));
-	make_certificate(certificate, key);
+	pki_init(&pki);
+	write_text("ca.pem", pki.ca);
+	write_certificate(&pki, "weir.pem", "weir.key", FAR_AWAY);
+	write_certificate(&pki, "other.pem", "other.key", FAR_AWAY);
+	write_certificate(&pki, "old.pem", "old.key", LAST_YEAR);
+	pki_free(&pki);
 	setenv("HOME", folder, 1);
 	unsetenv("XDG_STATE_HOME");
 	unsetenv("XDG_RUNTIME_DIR");

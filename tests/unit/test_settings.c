@@ -468,6 +468,17 @@ test_certificate_pair(void **state)
 	assert_int_equal(l.problems.count, 1);
 	assert_true(slice_starts(buf_slice(&l.problems.text), SLICE("tls.certificate: ")));
 	done(&l);
+
+	/* One that has run out is no reason for a restarted worker to stay down. */
+	l = load("{\"tls\":{\"certificate\":\"old.pem\",\"key\":\"old.key\"}}");
+	assert_null(l.s);
+	assert_int_equal(l.problems.count, 1);
+	assert_true(slice_contains(buf_slice(&l.problems.text), SLICE("expired")));
+	l.problems.count = 0;
+	l.s = settings_compile(buf_slice(&l.bundle), 1, &l.problems);
+	assert_non_null(l.s);
+	done(&l);
+
 	l = load("{\"tls\":{\"certificate\":\"weir.key\",\"key\":\"weir.key\"}}");
 	assert_null(l.s);
 	assert_int_equal(l.problems.count, 1);
