@@ -25,6 +25,12 @@ x-stainless-timeout: 600
 connection: keep-alive
 """
 
+_FEW_HEADERS = """\
+content-type: application/json
+anthropic-version: 2023-06-01
+user-agent: bench/1
+"""
+
 _PROSE = (
     "The handler opens the file before it has looked at the header, so a request with a \"range\" it cannot serve still "
     "costs a descriptor.\n\n\tif (range.start > size)\n\t\treturn reply(416, \"range not satisfiable\");\n\nMove the check up, "
@@ -34,9 +40,9 @@ _PROSE = (
 _TOOLS = ("Bash", "Read", "Edit", "Write", "Glob", "Grep", "WebFetch", "TodoWrite", "Task", "NotebookEdit", "LSP", "Skill")
 
 
-def head(secret):
+def head(secret, few=False):
     """The header lines of a request, CRLF and all; load adds host and length."""
-    lines = _HEADERS.splitlines() + [f"authorization: Bearer {secret}", f"x-portkey-metadata: {METADATA}"]
+    lines = (_FEW_HEADERS if few else _HEADERS).splitlines() + [f"authorization: Bearer {secret}", f"x-portkey-metadata: {METADATA}"]
     return "".join(line + "\r\n" for line in lines)
 
 

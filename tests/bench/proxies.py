@@ -68,11 +68,11 @@ NGINX_TLS_FRONT = """\
 NO_SECRET = "weir_sk_" + "0" * 43  # for those who look at no key
 
 
-def write_head(folder, secret):
+def write_head(folder, secret, few=False):
     """The file of header lines that the load generator sends."""
     name = os.path.join(folder, "head.txt")
     with open(name, "w", newline="") as f:
-        f.write(bodies.head(secret))
+        f.write(bodies.head(secret, few))
     return name
 
 
@@ -87,11 +87,13 @@ def ask(port, method, path, headers=None, body=None, timeout=10):
 
 
 class Upstream:
-    """The fast upstream, on the load's core."""
+    """The fast upstream, on the load's core. <few>: few headers, in answers and in the requests to them."""
 
-    def __init__(self, bench):
-        self.head_file = write_head(bench.dir, NO_SECRET)
-        self.process = harness.spawn([bench.tool("bench_upstream")], bench.load_core, stdout=subprocess.PIPE)
+    def __init__(self, bench, few=False):
+        self.few = few
+        self.head_file = write_head(bench.dir, NO_SECRET, few)
+        self.process = harness.spawn([bench.tool("bench_upstream"), "--headers", "few" if few else "all"], bench.load_core,
+                                     stdout=subprocess.PIPE)
         self.port = harness.read_line(self.process, "bench_upstream")["port"]
 
     def pace(self, events, rate):
@@ -110,16 +112,16 @@ class Upstream:
 class Proxy:
     """A proxy in a folder of its own; start() returns milliseconds from exec to the first answer."""
 
-    def __init__(self, bench, name, upstream_port, tls=None):
+    def __init__(self, bench, name, upstream, tls=None):
         self.bench, self.name = bench, name
-        self.upstream_port, self.tls = upstream_port, tls
+        self.upstream, self.tls = upstream, tls
         self.dir = os.path.join(bench.dir, name)
         os.makedirs(self.dir)
         os.chmod(self.dir, 0o755)
         self.process = self.log = None
         self.core = bench.proxy_core
         self.secret = NO_SECRET
-        self.head_file = write_head(self.dir, self.secret)
+        self.head_file = write_head(self.dir, self.secret, upstream.few)
 
     def argv(self):
         raise NotImplementedError
@@ -173,7 +175,7 @@ class Nginx(Proxy):
         tls = NGINX_TLS_UPSTREAM.format(cert=self.tls.cert) if self.tls else ""
         http_part = NGINX_PROXY.format(dir=self.dir, port=self.port, scheme="https" if self.tls else "http",
                                        buffering=self.buffering, tls=tls)
-        self.write(http_part, self.tls.port if self.tls else self.upstream_port)
+        self.write(http_part, self.tls.port if self.tls else self.upstream.port)
 
     def write(self, http_part, upstream_port):
         with open(os.path.join(self.dir, "nginx.conf"), "w") as f:
@@ -191,8 +193,8 @@ class NginxStream(Nginx):
 class TlsFront(Nginx):
     """Ends TLS before the upstream, for both proxies alike; it runs on the load's core."""
 
-    def __init__(self, bench, upstream_port):
-        super().__init__(bench, "tls-front", upstream_port)
+    def __init__(self, bench, upstream):
+        super().__init__(bench, "tls-front", upstream)
         self.core = bench.load_core
         self.cert, self.key = os.path.join(self.dir, "cert.pem"), os.path.join(self.dir, "key.pem")
         made = subprocess.run(
@@ -203,7 +205,7 @@ class TlsFront(Nginx):
             raise Fault(f"openssl could not make a certificate: {made.stderr.strip()}")
 
     def configure(self):
-        self.write(NGINX_TLS_FRONT.format(port=self.port, cert=self.cert, key=self.key), self.upstream_port)
+        self.write(NGINX_TLS_FRONT.format(port=self.port, cert=self.cert, key=self.key), self.upstream.port)
 
     def first_answer(self):
         try:
@@ -216,13 +218,13 @@ class TlsFront(Nginx):
 class Weir(Proxy):
     """Everything on: a key with a rate limit and a budget, a metadata header, records."""
 
-    def __init__(self, bench, name, upstream_port, tls=None):
-        super().__init__(bench, name, upstream_port, tls)
+    def __init__(self, bench, name, upstream, tls=None):
+        super().__init__(bench, name, upstream, tls)
         self.settings = os.path.join(self.dir, "weir.json")
 
     def configure(self):
         provider = {"slug": "anthropic", "type": "anthropic", "api_key": "sk-ant-bench",
-                    "base_url": f"https://localhost:{self.tls.port}" if self.tls else f"http://127.0.0.1:{self.upstream_port}"}
+                    "base_url": f"https://localhost:{self.tls.port}" if self.tls else f"http://127.0.0.1:{self.upstream.port}"}
         if self.tls:
             provider["ca_file"] = self.tls.cert
         settings = {
@@ -236,7 +238,7 @@ class Weir(Proxy):
             json.dump(settings, f, indent=1)
         if self.secret == NO_SECRET:
             self.secret = self.make_key()
-            self.head_file = write_head(self.dir, self.secret)
+            self.head_file = write_head(self.dir, self.secret, self.upstream.few)
 
     def make_key(self):
         made = subprocess.run(

@@ -79,12 +79,13 @@ def figures(bench, whole):
     out["idle_rss_mib"] = round(memory["idle_kib"]["rss"] / 1024, 2) if memory else None
     out["start_ms"] = round(statistics.median(memory["start_ms"]), 1) if memory else None
     out["scan_gb_per_s"] = min(raw["scan"].values()) if "scan" in raw else None
-    for what in ("request", "event"):
+    for what in ("request", "request_claude_code", "event"):
         for name, key in (("weir", what), ("nginx", f"nginx_{what}")):
             count = raw.get(f"{what}_instructions_{name}")
             calls = raw.get(f"{what}_syscalls_{name}")
             out[f"{key}_instructions"] = round(count) if count is not None else None
-            out[f"{key}_syscalls"] = round(calls["total"], 2) if calls else None
+            if what != "request_claude_code":
+                out[f"{key}_syscalls"] = round(calls["total"], 2) if calls else None
     out.update(conditions=conditions(bench, whole), missing=whole.missing, failed=whole.failed, raw=raw)
     return out
 
@@ -128,8 +129,8 @@ def cpu_row(table, whole, out, what, section, name, key, limit):
 
 def exact_row(table, out, what, key, limit):
     value, peer = out[key], out["nginx_" + key]
-    table.row(what, value, peer, value / peer if value is not None and peer else None, None, f"<= {limit:,}",
-              value is not None and value <= limit)
+    table.row(what, value, peer, value / peer if value is not None and peer else None, None, f"<= {limit:,}" if limit else "",
+              value is not None and value <= limit if limit else None)
 
 
 def paced_rows(table, whole, out):
@@ -162,7 +163,8 @@ def table(bench, whole, out):
     cpu_row(t, whole, out, f"request 1 KB, TLS upstream, {us}", "tls_1k", "cpu_us_per_request", "tls_cpu_ratio", 1.2)
     cpu_row(t, whole, out, f"request 32 KB, TLS upstream, {us}", "tls_32k", "cpu_us_per_request", "tls_cpu_ratio_32k", None)
     cpu_row(t, whole, out, f"SSE event, {us}", "event", "cpu_us_per_event", "event_cpu_ratio", 1.1)
-    exact_row(t, out, "request, user instructions", "request_instructions", 25000)
+    exact_row(t, out, "request with few headers, user instructions", "request_instructions", 25000)
+    exact_row(t, out, "request of Claude Code, user instructions", "request_claude_code_instructions", None)
     exact_row(t, out, "event, user instructions", "event_instructions", 3000)
     exact_row(t, out, "request, system calls of the worker", "request_syscalls", 8)
     exact_row(t, out, "event, system calls of the worker", "event_syscalls", 3)

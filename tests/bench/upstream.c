@@ -9,7 +9,7 @@
  * once at start: the upstream shares a core with the load generator, and what
  * it saves there is capacity to load the proxy.
  *
- *	upstream [--events N] [--rate R]
+ *	upstream [--events N] [--rate R] [--headers all|few]
  *	GET /__pace?events=N&rate=R	changes the pace of streams opened later
  *	GET /__stats			{"requests":..,"streams":..,"events":..,"connections":..}
  *
@@ -61,11 +61,15 @@ static struct {
 	llhttp_settings_t callbacks;
 	uint32_t events, rate;
 	uint64_t requests, streams, events_sent, connections;
+	const char *headers;
 	struct text message, opening, delta, closing;
 	char input[READ_BYTES];
 } server;
 
-static const char common_headers[] =
+static const char few_headers[] =
+	"request-id: req_011CVRLMk3cYqYb6v2c3Zr5a\r\n";
+
+static const char all_headers[] =
 	"date: Mon, 23 Nov 2026 18:17:13 GMT\r\n"
 	"connection: keep-alive\r\n"
 	"request-id: req_011CVRLMk3cYqYb6v2c3Zr5a\r\n"
@@ -95,7 +99,7 @@ render_message(struct text *out)
 	    "file exhausts memory. Check the size first and read in pieces; I have marked the two lines.\"}],"
 	    "\"stop_reason\":\"end_turn\",\"stop_sequence\":null,%s}", tail);
 	out->size = (size_t)snprintf(out->bytes, sizeof(out->bytes),
-	    "HTTP/1.1 200 OK\r\n%scontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s", common_headers, size, body);
+	    "HTTP/1.1 200 OK\r\n%scontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s", server.headers, size, body);
 }
 
 static void
@@ -115,7 +119,7 @@ render_stream(void)
 	struct text *o = &server.opening, *d = &server.delta, *c = &server.closing;
 	o->size = (size_t)snprintf(o->bytes, sizeof(o->bytes),
 	    "HTTP/1.1 200 OK\r\n%scontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
-	    "transfer-encoding: chunked\r\n\r\n", common_headers);
+	    "transfer-encoding: chunked\r\n\r\n", server.headers);
 	snprintf(data, sizeof(data),
 	    "{\"type\":\"message_start\",\"message\":{\"id\":\"msg_01XhT4m8QvYz9cK2nJ5rLw7B\",\"type\":\"message\",\"role\":\"assistant\","
 	    "\"model\":\"claude-sonnet-5-5\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,%s}}", first);
@@ -348,6 +352,7 @@ static bool
 parse_arguments(int argc, char **argv)
 {
 	uint32_t events = 100, rate = 50;
+	server.headers = all_headers;
 	for (int i = 1; i < argc; i += 2) {
 		if (i + 1 == argc)
 			return false;
@@ -355,6 +360,8 @@ parse_arguments(int argc, char **argv)
 			events = (uint32_t)strtoul(argv[i + 1], NULL, 10);
 		else if (strcmp(argv[i], "--rate") == 0)
 			rate = (uint32_t)strtoul(argv[i + 1], NULL, 10);
+		else if (strcmp(argv[i], "--headers") == 0)
+			server.headers = strcmp(argv[i + 1], "few") == 0 ? few_headers : all_headers;
 		else
 			return false;
 	}
@@ -367,7 +374,7 @@ main(int argc, char **argv)
 	uv_tcp_t listener;
 	uv_signal_t term;
 	if (!parse_arguments(argc, argv)) {
-		fprintf(stderr, "usage: upstream [--events N] [--rate 1..%d]\n", RATE_MAX);
+		fprintf(stderr, "usage: upstream [--events N] [--rate 1..%d] [--headers all|few]\n", RATE_MAX);
 		return 2;
 	}
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
