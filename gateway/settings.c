@@ -433,7 +433,7 @@ element_take(struct walk *w, struct frame *list, struct slice value)
 	if (list->index == (uint32_t)row->max)
 		problem_add(w->problems, path_of(w), "more than %" PRId64 " entries", row->max);
 	buf_printf(&w->path, "[%u]", list->index++);
-	buf_add_str(&w->generic, "[]");
+	buf_printf(&w->generic, "[]");	/* which leaves room for path_cut()'s NUL */
 	if (list->index > (uint32_t)row->max || json_is_null(value))
 		return;
 	if (row->kind == SETTING_LISTEN && value.p[0] == '"') {
@@ -547,7 +547,7 @@ walk_bundle(struct walk *w, struct slice bundle)
 		if (setting_fields[i].kind == SETTING_SECTION)
 			defaults_store(w, slice_of(setting_fields[i].path), w->draft);
 	defaults_store(w, SLICE(""), w->draft);
-	buf_add_str(&w->generic, listen->path);
+	buf_printf(&w->generic, "%s", listen->path);
 	value_store(w, listen, w->draft, slice_of(listen->fallback));
 	while (w->depth > 0)
 		walk_step(w);

@@ -114,7 +114,7 @@ path_set(struct resolver *r, struct slice name)
 		buf_printf(&r->generic, "%s%.*s", level->generic_n ? "." : "", SLICE_FMT(name));
 	} else {
 		buf_printf(&r->path, "[%u]", level->index);
-		buf_add_str(&r->generic, "[]");
+		buf_printf(&r->generic, "[]");	/* which leaves room for path_cut()'s NUL */
 	}
 }
 

@@ -69,7 +69,11 @@ tear_down(void **state)
 	(void)state;
 	settings_put(settings);
 	buf_free(&bundle);
+	char lock[64];
+
 	arena_close(&arena);
+	snprintf(lock, sizeof(lock), "%s.lock", path);
+	unlink(lock);
 	return unlink(path);
 }
 

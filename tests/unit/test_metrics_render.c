@@ -54,7 +54,11 @@ static int
 tear_down(void **state)
 {
 	(void)state;
+	char lock[64];
+
 	arena_close(&arena);
+	snprintf(lock, sizeof(lock), "%s.lock", path);
+	unlink(lock);
 	return unlink(path);
 }
 

@@ -571,6 +571,24 @@ test_too_many(void **state)
 	buf_free(&json);
 }
 
+/* Paths of every length, so that each size of their buffers is met exactly. */
+static void
+test_long_names(void **state)
+{
+	(void)state;
+	char json[2048], name[1024];
+
+	for (size_t n = 1; n < sizeof(name); n++) {
+		memset(name, 'n', n);
+		name[n] = '\0';
+		snprintf(json, sizeof(json), "{\"%s\":[[0,1],{\"a\":[2]}]}", name);
+		struct loaded l = load(json);
+		assert_null(l.s);
+		assert_int_equal(l.problems.count, 1);
+		done(&l);
+	}
+}
+
 static void
 test_compile_of_foreign_bytes(void **state)
 {
@@ -682,6 +700,7 @@ main(void)
 		cmocka_unit_test(test_references),
 		cmocka_unit_test(test_all_mistakes_at_once),
 		cmocka_unit_test(test_too_many),
+		cmocka_unit_test(test_long_names),
 		cmocka_unit_test(test_compile_of_foreign_bytes),
 		cmocka_unit_test(test_check),
 		cmocka_unit_test(test_deployed_examples),
