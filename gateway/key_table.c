@@ -208,7 +208,7 @@ int
 key_table_print(const char *data_dir, bool json, char *why, size_t why_size)
 {
 	struct table t = { .json = json, .first = true, .now_ns = clock_wall_ns() };
-	struct catalog *catalog = catalog_open(data_dir, true, why, why_size);
+	struct catalog *catalog = catalog_open(data_dir, false, why, why_size);
 	struct reader *reader = catalog ? reader_open(data_dir, why, why_size) : NULL;
 	int rc = -1;
 

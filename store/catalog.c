@@ -73,7 +73,10 @@ catalog_open(const char *data_dir, bool writable, char *why, size_t why_size)
 	if (!rc)
 		rc = environment_databases(c->env, mode, names, flags, dbi, 3);
 	if (rc) {
-		environment_why(rc, "open the catalog", path, why, why_size);
+		if (!writable && (rc == ENOENT || rc == MDB_NOTFOUND))
+			snprintf(why, why_size, "there are no keys in %s yet (weir key create makes one)", data_dir);
+		else
+			environment_why(rc, "open the catalog", path, why, why_size);
 		catalog_close(c);
 		return NULL;
 	}
@@ -435,8 +438,11 @@ catalog_key_change(struct catalog *c, struct slice id_or_slug, catalog_change_fn
 		if (!rc)
 			rc = finish(txn, change_in(c, txn, id_or_slug, change, arg));
 	} while (rc == MDB_MAP_FULL && environment_grow(c->env) == 0);
-	if (rc == MDB_NOTFOUND)
+	if (rc == MDB_NOTFOUND && memchr(id_or_slug.p, '/', id_or_slug.n))
 		snprintf(why, why_size, "there is no key %.*s", SLICE_FMT(id_or_slug));
+	else if (rc == MDB_NOTFOUND)
+		snprintf(why, why_size, "there is no key %.*s in workspace " DEFAULT_WORKSPACE
+		    " (one of another workspace: WORKSPACE/SLUG)", SLICE_FMT(id_or_slug));
 	return result_of(rc, "write", why, why_size);
 }
 

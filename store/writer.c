@@ -72,8 +72,9 @@ lock_take(const char *data_dir, char *why, size_t why_size)
 	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
 		n = read(fd, pid, sizeof(pid) - 1);
 		pid[n > 0 ? n : 0] = '\0';
-		snprintf(why, why_size, "the data folder %s is in use by another weir (process %d): stop it, or name another data_dir",
-		    data_dir, atoi(pid));
+		pid[strcspn(pid, "\n")] = '\0';
+		snprintf(why, why_size, "the data folder %s is in use by another weir (process %s): stop it, or name another data_dir",
+		    data_dir, pid);
 		close(fd);
 		return -1;
 	}

@@ -35,7 +35,7 @@ static int
 folder_new(void **state)
 {
 	(void)state;
-	strcpy(folder, "/tmp/weir-catalog-XXXXXX");
+	snprintf(folder, sizeof(folder), "/tmp/weir-catalog-XXXXXX");
 	return mkdtemp(folder) ? 0 : -1;
 }
 

@@ -80,7 +80,7 @@ setup(void **state)
 	w->lock = -1;
 	fixture_open(&w->f, (struct arena_sizes){ .workers = 2, .inflight = 64, .ring_bytes = 65536, .meters = 64 });
 	w->f.now = (struct now){ clock_mono_ns(), clock_wall_ns() };
-	strcpy(w->folder, "/tmp/weir-keeper-XXXXXX");
+	snprintf(w->folder, sizeof(w->folder), "/tmp/weir-keeper-XXXXXX");
 	if (!mkdtemp(w->folder))
 		return -1;
 	bundle_make(w, 10, &bundle);

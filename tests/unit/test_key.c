@@ -128,7 +128,7 @@ strings_outlive_the_document(void **state)
 	const struct slice *value;
 
 	(void)state;
-	strcpy(json, HEAD ",\"name\":\"A\",\"config\":\"pc-eng\",\"allow_config_override\":false,"
+	snprintf(json, sizeof(json), "%s", HEAD ",\"name\":\"A\",\"config\":\"pc-eng\",\"allow_config_override\":false,"
 	    "\"metadata\":{\"team\":\"caf\\u00e9\",\"env\":\"prod\"},\"allowed_models\":[\"claude-*\",\"x\"],"
 	    "\"created_at\":\"2026-01-01T00:00:00Z\",\"rotated_at\":null" TAIL);
 	k = compile(json);

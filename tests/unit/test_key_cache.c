@@ -85,7 +85,7 @@ setup(void **state)
 {
 	struct world *w = calloc(1, sizeof(*w));
 
-	strcpy(folder, "/tmp/weir-keys-XXXXXX");
+	snprintf(folder, sizeof(folder), "/tmp/weir-keys-XXXXXX");
 	if (!mkdtemp(folder))
 		return -1;
 	for (int n = 1; n <= 6; n++)

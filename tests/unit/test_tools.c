@@ -1,0 +1,578 @@
+/*
+ * weir key and weir logs, as a shell runs them: arguments in, output and exit
+ * status out. Each runs in a child with its output in files. The store is
+ * filled through an arena, as by workers.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <cjson/cJSON.h>
+
+#include "gateway/commands.h"
+#include "policy/key.h"
+#include "store/catalog.h"
+#include "store/records.h"
+#include "tests/unit/arena_fixture.h"
+
+#define PATIENCE_NS (20 * NS_PER_S)
+#define OTHER_UID 65534
+
+static char folder[64], data[96], out_path[96], err_path[96], why[512];
+
+/* What the last command said. */
+static char out[65536], err[8192];
+
+static int
+remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+	(void)st;
+	(void)kind;
+	(void)at;
+	return remove(path);
+}
+
+static int
+setup(void **state)
+{
+	(void)state;
+	snprintf(folder, sizeof(folder), "/tmp/weir-tools-XXXXXX");
+	if (!mkdtemp(folder))
+		return -1;
+	snprintf(data, sizeof(data), "%s/data", folder);
+	snprintf(out_path, sizeof(out_path), "%s/out", folder);
+	snprintf(err_path, sizeof(err_path), "%s/err", folder);
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	return nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void
+read_file(const char *path, char *into, size_t size)
+{
+	FILE *f = fopen(path, "r");
+	size_t n;
+
+	assert_non_null(f);
+	n = fread(into, 1, size - 1, f);
+	into[n] = '\0';
+	fclose(f);
+}
+
+/* not_yours: a descriptor that the child must not hold open; -1. */
+static pid_t
+start(int (*command)(int, char **), int stdout_fd, int not_yours, const char *const *words)
+{
+	char *argv[64];
+	int argc = 0, fd;
+	pid_t pid = fork();
+
+	if (pid != 0)
+		return pid;
+	for (; *words; words++)
+		argv[argc++] = strdup(*words);
+	argv[argc++] = "--data-dir";
+	argv[argc++] = data;
+	argv[argc] = NULL;
+	if (not_yours >= 0)
+		close(not_yours);
+	if (stdout_fd < 0)
+		stdout_fd = open(out_path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	fd = open(err_path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	if (dup2(stdout_fd, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0)
+		_exit(99);
+	fd = command(argc, argv);
+	fflush(stdout);
+	_exit(fd);
+}
+
+static int
+end(pid_t pid)
+{
+	int status;
+
+	assert_true(pid > 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static int
+run(int (*command)(int, char **), const char *const *words)
+{
+	int status = end(start(command, -1, -1, words));
+
+	read_file(out_path, out, sizeof(out));
+	read_file(err_path, err, sizeof(err));
+	/* A mistake is one line, and only a mistake says anything there. */
+	assert_int_equal(status != 0, err[0] != '\0');
+	if (err[0])
+		assert_ptr_equal(strchr(err, '\n'), err + strlen(err) - 1);
+	return status;
+}
+
+#define KEY(...) run(cmd_key, (const char *const[]){ "key", __VA_ARGS__, NULL })
+#define LOGS(...) run(cmd_logs, (const char *const[]){ "logs", __VA_ARGS__, NULL })
+
+/* ---- keys ---- */
+
+static void
+text_member(const char *json, const char *name, char into[128])
+{
+	cJSON *tree = cJSON_Parse(json);
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tree, name));
+
+	if (!text)
+		fail_msg("no %s in %s", name, json);
+	snprintf(into, 128, "%s", text);
+	cJSON_Delete(tree);
+}
+
+/* As a worker sees that secret; NULL: unknown. */
+static struct key *
+present(const char *secret)
+{
+	struct catalog *c = catalog_open(data, false, why, sizeof(why));
+	struct key *k = NULL;
+	uint8_t hash[32];
+	struct buf json;
+
+	assert_non_null(c);
+	buf_init(&json, KEY_DOCUMENT_BYTES_MAX);
+	key_secret_hash(slice_of(secret), hash);
+	if (catalog_key_by_hash(c, hash, &json))
+		k = key_compile(buf_slice(&json), hash, why, sizeof(why));
+	buf_free(&json);
+	catalog_close(c);
+	return k;
+}
+
+static bool
+known(const char *secret, bool enabled, int64_t ends_ns)
+{
+	struct key *k = present(secret);
+	bool as_told = k && k->enabled == enabled && (k->expires_wall_ns != 0) == (ends_ns != 0) &&
+	    k->expires_wall_ns <= ends_ns;
+
+	key_free(k);
+	return as_told;
+}
+
+static void
+a_created_key_is_what_was_asked_for(void **state)
+{
+	char secret[128], id[128];
+	struct key *k;
+
+	(void)state;
+	assert_int_equal(KEY("create", "--slug", "alice", "--workspace", "eng", "--rpm", "60", "--budget", "0.000000001",
+	    "--budget-period", "weekly", "--metadata", "{\"team\":\"a b\"}", "--model", "claude-*", "--model", "gpt-4",
+	    "--routing-config", "pc", "--lock-config", "--expires", "2261-01-01T00:00:00+02:00", "--json"), 0);
+	text_member(out, "secret", secret);
+	text_member(out, "id", id);
+	assert_int_equal(strlen(secret), 8 + 43);
+	assert_int_equal(strncmp(secret, "weir_sk_", 8), 0);
+	assert_int_equal(strlen(id), 4 + 16);
+	k = present(secret);
+	assert_non_null(k);
+	assert_string_equal(k->id, id);
+	assert_string_equal(k->slug, "alice");
+	assert_string_equal(k->workspace, "eng");
+	assert_string_equal(k->config, "pc");
+	assert_false(k->allow_config_override);
+	assert_int_equal(k->limits_count, 2);
+	assert_int_equal(k->limits[1].charge.limit, 1);
+	assert_int_equal(k->limits[1].charge.period, PERIOD_WEEKLY);
+	assert_int_equal(k->allowed_models_count, 2);
+	assert_int_equal(k->expires_wall_ns, INT64_C(9183103200000000000));
+	assert_true(metadata_get(&k->metadata, SLICE("team")) != NULL);
+	key_free(k);
+}
+
+static void
+the_secret_is_nowhere_in_the_store(void **state)
+{
+	static char bytes[1 << 20];
+	char secret[128], path[128];
+	FILE *f;
+	size_t n;
+
+	(void)state;
+	assert_int_equal(KEY("create", "--slug", "alice", "--json"), 0);
+	text_member(out, "secret", secret);
+	snprintf(path, sizeof(path), "%s/catalog/data.mdb", data);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	n = fread(bytes, 1, sizeof(bytes), f);
+	fclose(f);
+	assert_true(memmem(bytes, n, "alice", 5) != NULL);
+	assert_null(memmem(bytes, n, secret + 8, 16));
+	/* Without --json it is printed too, once. */
+	assert_int_equal(KEY("create", "--slug", "bob"), 0);
+	const char *first = strstr(out, "weir_sk_");
+	assert_non_null(first);
+	assert_null(strstr(first + 1, "weir_sk_"));
+}
+
+static void
+rotation_and_revocation(void **state)
+{
+	char first[128], second[128], third[128], fourth[128];
+	int64_t soon = clock_wall_ns() + INT64_C(2) * 3600 * NS_PER_S;
+
+	(void)state;
+	assert_int_equal(KEY("create", "--slug", "alice", "--json"), 0);
+	text_member(out, "secret", first);
+	assert_int_equal(KEY("rotate", "alice", "--grace", "1h", "--json"), 0);
+	text_member(out, "secret", second);
+	assert_true(known(first, true, soon));
+	assert_true(known(second, true, 0));
+	/* A longer grace does not lengthen what was promised before. */
+	assert_int_equal(KEY("rotate", "default/alice", "--grace", "9w", "--json"), 0);
+	text_member(out, "secret", third);
+	assert_true(known(first, true, soon));
+	assert_true(known(third, true, 0));
+	assert_int_equal(KEY("rotate", "--slug", "alice", "--json"), 0);
+	text_member(out, "secret", fourth);
+	assert_false(known(first, true, INT64_MAX) || known(second, true, INT64_MAX) || known(third, true, INT64_MAX));
+	assert_true(known(fourth, true, 0));
+	assert_int_equal(KEY("revoke", "alice"), 0);
+	assert_true(known(fourth, false, 0));
+	assert_int_equal(KEY("revoke", "alice", "--json"), 0);
+	assert_int_equal(KEY("rotate", "alice"), 1);
+	assert_non_null(strstr(err, "revoked"));
+	assert_int_equal(KEY("revoke", "eng/alice"), 1);
+	assert_non_null(strstr(err, "eng/alice"));
+}
+
+static void
+many_rotations_keep_the_newest(void **state)
+{
+	char secret[12][128];
+
+	(void)state;
+	assert_int_equal(KEY("create", "--slug", "alice", "--json"), 0);
+	text_member(out, "secret", secret[0]);
+	for (int i = 1; i < 12; i++) {
+		assert_int_equal(KEY("rotate", "alice", "--grace", "1d", "--json"), 0);
+		text_member(out, "secret", secret[i]);
+	}
+	for (int i = 0; i < 11; i++)
+		assert_int_equal(known(secret[i], true, INT64_MAX), i >= 12 - KEY_HASHES_MAX);
+	assert_true(known(secret[11], true, 0));
+}
+
+static void
+the_list_has_all_but_secrets(void **state)
+{
+	cJSON *list;
+
+	(void)state;
+	assert_int_equal(KEY("list"), 1);	/* and makes nothing */
+	assert_int_equal(access(data, F_OK), -1);
+	assert_int_equal(KEY("create", "--slug", "bob", "--budget", "25", "--rpm", "7"), 0);
+	assert_int_equal(KEY("create", "--slug", "alice"), 0);
+	assert_int_equal(KEY("revoke", "alice"), 0);
+	assert_int_equal(KEY("list"), 0);
+	assert_true(strstr(out, "default/alice") < strstr(out, "default/bob"));
+	assert_non_null(strstr(out, "25.00 total"));
+	assert_non_null(strstr(out, "7 rpm"));
+	assert_non_null(strstr(out, "revoked"));
+	assert_int_equal(KEY("list", "--json"), 0);
+	assert_null(strstr(out, "hash"));
+	list = cJSON_Parse(out);
+	assert_int_equal(cJSON_GetArraySize(list), 2);
+	assert_string_equal(cJSON_GetObjectItem(cJSON_GetArrayItem(list, 1), "status")->valuestring, "active");
+	assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(cJSON_GetArrayItem(list, 1), "spent")), 1);
+	cJSON_Delete(list);
+}
+
+static void
+mistakes_name_the_argument(void **state)
+{
+	static const struct { const char *option, *value; } rows[] = {
+		{ "--rpm", "0" }, { "--rpd", "1e3" }, { "--budget", "0" }, { "--budget", "1.0000000001" },
+		{ "--budget-period", "daily" }, { "--metadata", "[]" }, { "--metadata", "{\"a\":1,}" },
+		{ "--expires", "2020-01-01T00:00:00Z" }, { "--expires", "tomorrow" }, { "--workspace", "a/b" },
+		{ "--routing-config", "a b" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		assert_int_equal(KEY("create", "--slug", "x", rows[i].option, rows[i].value), 2);
+		if (!strstr(err, rows[i].option))
+			fail_msg("%s does not name %s", err, rows[i].option);
+	}
+	assert_int_equal(KEY("create"), 2);
+	assert_int_equal(KEY("create", "--slug", "a/b"), 2);
+	assert_int_equal(KEY("create", "--slug", "key_1"), 2);
+	assert_int_equal(KEY("create", "--slug", "x", "--budget", "1", "--budget-period", "yearly"), 2);
+	assert_int_equal(KEY("rotate"), 2);
+	assert_int_equal(KEY("rotate", "x", "--slug", "y"), 2);
+	assert_int_equal(KEY("rotate", "x", "--grace", "1"), 2);
+	assert_int_equal(KEY("revoke", "x", "--grace", "1h"), 2);
+	assert_int_equal(KEY("destroy"), 2);
+	assert_int_equal(access(data, F_OK), -1);	/* none of them made a store */
+	assert_int_equal(KEY("create", "--slug", "x"), 0);
+	assert_int_equal(KEY("create", "--slug", "x"), 1);
+	assert_non_null(strstr(err, "default/x exists already"));
+}
+
+static void
+root_leaves_no_file_of_its_own(void **state)
+{
+	static const char *const names[] = { "catalog", "catalog/data.mdb", "catalog/lock.mdb" };
+	char path[128];
+	struct stat st;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(chmod(folder, 0755), 0);
+	assert_int_equal(mkdir(data, 0700), 0);
+	assert_int_equal(chown(data, OTHER_UID, OTHER_UID), 0);
+	assert_int_equal(KEY("create", "--slug", "alice"), 0);
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", data, names[i]);
+		assert_int_equal(stat(path, &st), 0);
+		assert_int_equal(st.st_uid, OTHER_UID);
+		assert_int_equal(st.st_gid, OTHER_UID);
+	}
+}
+
+/* ---- logs ---- */
+
+/* Records first .. first + count - 1, as by a worker and the keeper. */
+static void
+store_records(uint32_t first, uint32_t count)
+{
+	struct writer *w = writer_open(data, why, sizeof(why));
+	struct fixture f;
+	uint32_t records;
+
+	if (!w)
+		fail_msg("%s", why);
+	fixture_open(&f, (struct arena_sizes){ .workers = 1, .inflight = 8, .ring_bytes = 1 << 20, .meters = 64 });
+	for (uint32_t i = first; i < first + count; i++) {
+		struct record r = { .fixed = { .status = i % 2 ? 200 : 429, .outcome = i % 2 ? OUTCOME_OK : OUTCOME_REFUSED,
+			.start_wall_ns = clock_wall_ns(), .tokens = { i, 2 * i }, .cost_nusd = 1000 + i } };
+		char id[32], metadata[64];
+		struct inflight *e;
+		struct refusal refusal;
+
+		snprintf(id, sizeof(id), "req_%u", i);
+		snprintf(metadata, sizeof(metadata), "{\"team\":\"t%u\",\"q\":\"a\\\"b\"}", i % 3);
+		r.request_id = slice_of(id);
+		r.route_name = SLICE("messages");
+		r.model = SLICE("bad\033[2Jmodel");
+		r.metadata = slice_of(metadata);
+		assert_int_equal(ledger_admit(&f.arena, 0, NULL, 0, f.now, &e, &refusal), LEDGER_ADMITTED);
+		inflight_record_set(e, record_encode(&r, inflight_record(e), RECORD_BYTES_MAX));
+		assert_int_equal(ledger_settle(&f.arena, 0, e, 0, f.now), SETTLED);
+	}
+	assert_int_equal(writer_flush(w, &f.arena, &records, why, sizeof(why)), 0);
+	assert_int_equal(records, count);
+	fixture_close(&f);
+	writer_close(w);
+}
+
+static int
+lines(const char *text)
+{
+	int n = 0;
+
+	for (; *text; text++)
+		n += *text == '\n';
+	return n;
+}
+
+static void
+records_are_selected(void **state)
+{
+	(void)state;
+	store_records(1, 12);
+	assert_int_equal(LOGS("--json"), 0);
+	assert_int_equal(lines(out), 12);
+	for (const char *line = out, *next; *line; line = next + 1) {
+		next = strchr(line, '\n');
+		cJSON *json = cJSON_ParseWithLength(line, (size_t)(next - line));
+		assert_non_null(json);
+		cJSON_Delete(json);
+	}
+	assert_int_equal(LOGS("--json", "--where", "status=429"), 0);
+	assert_int_equal(lines(out), 6);
+	assert_int_equal(LOGS("--json", "--where", "outcome=ok", "--where", "metadata.team=t1"), 0);
+	assert_int_equal(lines(out), 2);	/* 1 and 7 */
+	assert_int_equal(LOGS("--json", "--where", "request_id=req_7", "--where", "route=messages"), 0);
+	assert_int_equal(lines(out), 1);
+	assert_int_equal(LOGS("--json", "--where", "metadata.q=a\"b"), 0);
+	assert_int_equal(lines(out), 12);
+	assert_int_equal(LOGS("--json", "--where", "metadata.none=x"), 0);
+	assert_int_equal(lines(out), 0);
+	assert_int_equal(LOGS("--json", "--where", "error_type="), 0);
+	assert_int_equal(lines(out), 12);
+	assert_int_equal(LOGS("--json", "--since", "1h"), 0);
+	assert_int_equal(lines(out), 12);
+	assert_int_equal(LOGS("--json", "--since", "2261-01-01T00:00:00Z"), 0);
+	assert_int_equal(lines(out), 0);
+}
+
+static void
+a_limit_takes_the_newest(void **state)
+{
+	(void)state;
+	store_records(1, 12);
+	assert_int_equal(LOGS("--json", "--limit", "3"), 0);
+	assert_int_equal(lines(out), 3);
+	assert_non_null(strstr(out, "req_10\""));
+	assert_non_null(strstr(out, "req_12\""));
+	assert_int_equal(LOGS("--json", "--limit", "2", "--where", "status=200"), 0);
+	assert_int_equal(lines(out), 2);
+	assert_non_null(strstr(out, "req_9\""));
+	assert_int_equal(LOGS("--json", "--limit", "100"), 0);
+	assert_int_equal(lines(out), 12);
+	assert_int_equal(LOGS("--json", "--limit", "12"), 0);
+	assert_int_equal(lines(out), 12);
+}
+
+static void
+sums_are_exact(void **state)
+{
+	(void)state;
+	store_records(1, 10);
+	assert_int_equal(LOGS("--sum"), 0);
+	assert_string_equal(out, "{\"count\":10,\"tokens\":{\"input\":55,\"output\":110,\"cache_write_5m\":0,\"cache_write_1h\":0,"
+	    "\"cache_read\":0,\"web_searches\":0},\"cost_nusd\":10055,\"cost_usd\":\"0.000010055\"}\n");
+	assert_int_equal(LOGS("--sum", "--where", "status=200", "--limit", "2"), 0);
+	assert_non_null(strstr(out, "\"cost_nusd\":2016,"));
+}
+
+static void
+the_table_is_safe_for_a_terminal(void **state)
+{
+	(void)state;
+	store_records(1, 2);
+	assert_int_equal(LOGS("--limit", "1"), 0);
+	assert_int_equal(lines(out), 2);
+	assert_null(strchr(out, '\033'));
+	assert_non_null(strstr(out, "bad?[2Jmodel"));
+	assert_non_null(strstr(out, "0.000001002"));
+	assert_non_null(strstr(out, "refused"));
+}
+
+static void
+wrong_questions_are_told_the_right_ones(void **state)
+{
+	(void)state;
+	assert_int_equal(LOGS("--json"), 1);
+	assert_non_null(strstr(err, data));
+	assert_int_equal(LOGS("--where", "colour=red"), 2);
+	assert_non_null(strstr(err, "colour"));
+	assert_non_null(strstr(err, "request_id, route, "));
+	assert_non_null(strstr(err, "metadata.NAME"));
+	assert_int_equal(LOGS("--where", "route_name=x"), 2);
+	assert_int_equal(LOGS("--where", "metadata=x"), 2);
+	assert_int_equal(LOGS("--where", "metadata.=x"), 2);
+	assert_int_equal(LOGS("--where", "status"), 2);
+	assert_int_equal(LOGS("--where", "status=2xx"), 2);
+	assert_int_equal(LOGS("--where", "outcome=fine"), 2);
+	assert_non_null(strstr(err, "provider_error"));
+	assert_int_equal(LOGS("--since", "yesterday"), 2);
+	assert_int_equal(LOGS("--limit", "0"), 2);
+	assert_int_equal(LOGS("--sum", "--follow"), 2);
+}
+
+/* Waits until the follower has printed that many lines. */
+static bool
+has_lines(int wanted)
+{
+	for (int64_t until = clock_mono_ns() + PATIENCE_NS; clock_mono_ns() < until; sched_yield()) {
+		if (access(out_path, F_OK) != 0)
+			continue;
+		read_file(out_path, out, sizeof(out));
+		if (lines(out) >= wanted)
+			return lines(out) == wanted;
+	}
+	return false;
+}
+
+static void
+a_follower_sees_what_comes(void **state)
+{
+	static const int signals[] = { SIGTERM, SIGINT };
+	const char *const words[] = { "logs", "--json", "--follow", "--limit", "2", NULL };
+
+	(void)state;
+	store_records(1, 5);
+	for (size_t i = 0; i < 2; i++) {
+		pid_t pid;
+
+		unlink(out_path);
+		pid = start(cmd_logs, -1, -1, words);
+		assert_true(has_lines(2));
+		store_records(6, 3);
+		assert_true(has_lines(5));
+		store_records(9, 1);
+		assert_true(has_lines(6));
+		assert_int_equal(kill(pid, signals[i]), 0);
+		assert_int_equal(end(pid), 0);
+	}
+}
+
+static void
+a_follower_ends_with_its_reader(void **state)
+{
+	const char *const words[] = { "logs", "--json", "--follow", NULL };
+	int fds[2];
+	pid_t pid;
+	char c;
+
+	(void)state;
+	store_records(1, 1);
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	pid = start(cmd_logs, fds[1], fds[0], words);
+	close(fds[1]);
+	assert_int_equal(read(fds[0], &c, 1), 1);
+	close(fds[0]);
+	assert_int_equal(end(pid), 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_created_key_is_what_was_asked_for),
+		TEST(the_secret_is_nowhere_in_the_store),
+		TEST(rotation_and_revocation),
+		TEST(many_rotations_keep_the_newest),
+		TEST(the_list_has_all_but_secrets),
+		TEST(mistakes_name_the_argument),
+		TEST(root_leaves_no_file_of_its_own),
+		TEST(records_are_selected),
+		TEST(a_limit_takes_the_newest),
+		TEST(sums_are_exact),
+		TEST(the_table_is_safe_for_a_terminal),
+		TEST(wrong_questions_are_told_the_right_ones),
+		TEST(a_follower_sees_what_comes),
+		TEST(a_follower_ends_with_its_reader),
+	};
+
+	return cmocka_run_group_tests_name("tools", tests, NULL, NULL);
+}
