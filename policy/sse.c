@@ -232,13 +232,47 @@ byte_order_mark(struct sse *s, const char *p, const char *end)
 	return p;
 }
 
+/* Nine events of ten are deltas, whole, in one form. Their end comes back;
+ * NULL: this is none, or not all of it is here. What is noted is what the long
+ * way would have noted. */
+static const char *
+whole_delta(struct sse *s, const char *p, const char *end)
+{
+	static const char head[] = "event: content_block_delta\ndata: ";
+	const char *data = p + sizeof(head) - 1, *stop;
+
+	if ((size_t)(end - p) < sizeof(head) || memcmp(p, head, sizeof(head) - 1) != 0)
+		return NULL;
+	stop = line_break(data, end);
+	if (end - stop < 2 || stop[0] != '\n' || stop[1] != '\n')
+		return NULL;
+	s->kind = SSE_CONTENT_BLOCK_DELTA;
+	s->data_bytes = (uint64_t)(stop - data);
+	s->data_lines = 1;
+	s->lost = stop > data;
+	s->open = s->ended = true;
+	s->lone_cr = false;
+	return stop + 2;
+}
+
+/* At the first byte of an event's first line, and no half line break open. */
+static bool
+at_fresh_event(const struct sse *s)
+{
+	return !s->open && !s->after_cr && s->field == FIELD_NAME && s->name_n == 0 && s->data_lines == 0 && s->bom == 3;
+}
+
 const char *
 sse_next(struct sse *s, const char *p, const char *end)
 {
+	const char *after;
+
 	if (s->ended)
 		event_begin(s);
 	if (s->bom < 3)
 		p = byte_order_mark(s, p, end);
+	if (at_fresh_event(s) && (after = whole_delta(s, p, end)) != NULL)
+		return after;
 	while (p < end) {
 		if (s->after_cr) {
 			s->after_cr = false;

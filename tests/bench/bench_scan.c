@@ -44,7 +44,7 @@ small_blocks(struct buf *b)
 		buf_add_str(b, ",{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":\"");
 		add_filler(b, 120, "I will look at the file next. ");
 		buf_add_str(b, "\"},{\"type\":\"tool_use\",\"id\":\"toolu_01A09q90qw90lq917835lq9\",\"name\":\"Read\","
-		    "\"input\":{\"file_path\":\"/home/dev/project/src/main.c\",\"limit\":200}}]},"
+		    "\"input\":{\"file_path\":\"/srv/project/src/main.c\",\"limit\":200}}]},"
 		    "{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\","
 		    "\"tool_use_id\":\"toolu_01A09q90qw90lq917835lq9\",\"content\":\"");
 		add_filler(b, 300, "     1\\tint main(void)\\n     2\\t{ return 0; } ");

@@ -122,15 +122,17 @@ mistakes_are_quoted(void **state)
 static void
 characters_are_counted_not_bytes(void **state)
 {
-	char text[1024];
-	size_t n = (size_t)sprintf(text, "{\"a\":\"");
+	struct buf text;
 
 	(void)state;
+	buf_init(&text, 1024);
+	buf_add_str(&text, "{\"a\":\"");
 	for (int i = 0; i < 128; i++)
-		n += (size_t)sprintf(text + n, "%s", i % 2 ? "\xc3\xa9" : "\xe2\x82\xac");
-	sprintf(text + n, "\"}");
-	struct metadata m = parsed(text, false);
+		buf_add_str(&text, i % 2 ? "\xc3\xa9" : "\xe2\x82\xac");
+	buf_add(&text, "\"}", 3);
+	struct metadata m = parsed(text.p, false);
 	assert_int_equal(metadata_get(&m, SLICE("a"))->n, 64 * 5);
+	buf_free(&text);
 	scratch_reset(&memory);
 }
 
@@ -211,7 +213,7 @@ the_higher_wins(void **state)
 {
 	struct metadata m = parsed("{\"team\":\"mine\",\"env\":\"dev\"}", false);
 	struct metadata key = parsed("{\"team\":\"core\",\"cost\":\"7\"}", false);
-	char many[2048];
+	struct buf many;
 
 	(void)state;
 	assert_true(metadata_merge(&m, &key));
@@ -220,12 +222,13 @@ the_higher_wins(void **state)
 	struct slice json = metadata_json(&m, &memory);
 	assert_true(slice_eq(json, SLICE("{\"team\":\"core\",\"env\":\"dev\",\"cost\":\"7\"}")));
 
-	size_t n = 0;
+	buf_init(&many, 2048);
 	for (int i = 0; i < METADATA_PAIRS_MAX; i++)
-		n += (size_t)sprintf(many + n, "%s\"k%d\":\"\"", i ? "," : "{", i);
-	sprintf(many + n, "}");
-	m = parsed(many, false);
+		buf_printf(&many, "%s\"k%d\":\"\"", i ? "," : "{", i);
+	buf_add(&many, "}", 2);
+	m = parsed(many.p, false);
 	assert_false(metadata_merge(&m, &key));
+	buf_free(&many);
 	scratch_reset(&memory);
 }
 

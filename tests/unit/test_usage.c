@@ -148,24 +148,24 @@ static void
 line_ends_do_not_matter(void **state)
 {
 	static const char *const ends[] = { "\r\n", "\r", "\n" };
-	char text[2 * sizeof(stream) + 8];
+	struct buf text;
 
 	(void)state;
+	buf_init(&text, 4 * sizeof(stream));
 	for (int variant = 0; variant < 6; variant++) {
-		size_t n = 0;
-
-		if (variant >= 3)
-			n += (size_t)sprintf(text, "\xef\xbb\xbf");
+		buf_clear(&text);
+		buf_add_str(&text, variant >= 3 ? "\xef\xbb\xbf" : "");
 		for (const char *p = stream; *p; p++) {
 			if (*p == '\n')
-				n += (size_t)sprintf(text + n, "%s", ends[variant % 3]);
+				buf_add_str(&text, ends[variant % 3]);
 			else
-				text[n++] = *p;
+				buf_add_char(&text, *p);
 		}
-		text[n] = '\0';
-		struct seen s = fed_every_way(USAGE_SSE, text);
+		buf_add_char(&text, '\0');
+		struct seen s = fed_every_way(USAGE_SSE, text.p);
 		check_stream(&s);
 	}
+	buf_free(&text);
 }
 
 static void
@@ -279,11 +279,14 @@ iterations_are_read(void **state)
 	    part[1].tokens[TOKENS_CACHE_WRITE_5M] == 3);
 	assert_int_equal(s.usage.tokens[TOKENS_OUTPUT], 9);
 
-	char text[8192] = "{\"usage\":{\"iterations\":[{\"input_tokens\":1}";
+	struct buf text;
+	buf_init(&text, 8192);
+	buf_add_str(&text, "{\"usage\":{\"iterations\":[{\"input_tokens\":1}");
 	for (int i = 0; i < USAGE_ITERATIONS_MAX; i++)
-		strcat(text, ",{\"input_tokens\":2}");
-	strcat(text, "]}}");
-	s = fed(USAGE_JSON, text, strlen(text), 0, 100);
+		buf_add_str(&text, ",{\"input_tokens\":2}");
+	buf_add_str(&text, "]}}");
+	s = fed(USAGE_JSON, text.p, text.n, 0, 100);
+	buf_free(&text);
 	assert_true(s.usage.iterations_count == USAGE_ITERATIONS_MAX && s.usage.iterations_overflow);
 	s = fed_every_way(USAGE_JSON, "{\"usage\":{\"iterations\":[]}}");
 	assert_int_equal(s.usage.iterations_count, 0);
