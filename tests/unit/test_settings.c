@@ -571,22 +571,23 @@ test_too_many(void **state)
 	buf_free(&json);
 }
 
-/* Paths of every length, so that each size of their buffers is met exactly. */
+/* Paths that end just before, at and behind the end of a buffer that doubles. */
 static void
 test_long_names(void **state)
 {
 	(void)state;
-	char json[2048], name[1024];
+	char json[2048], name[1025];
 
-	for (size_t n = 1; n < sizeof(name); n++) {
-		memset(name, 'n', n);
-		name[n] = '\0';
-		snprintf(json, sizeof(json), "{\"%s\":[[0,1],{\"a\":[2]}]}", name);
-		struct loaded l = load(json);
-		assert_null(l.s);
-		assert_int_equal(l.problems.count, 1);
-		done(&l);
-	}
+	for (size_t size = 256; size <= 1024; size *= 2)
+		for (size_t n = size - 8; n <= size; n++) {
+			memset(name, 'n', n);
+			name[n] = '\0';
+			snprintf(json, sizeof(json), "{\"%s\":[[0,1],{\"a\":[2]}]}", name);
+			struct loaded l = load(json);
+			assert_null(l.s);
+			assert_int_equal(l.problems.count, 1);
+			done(&l);
+		}
 }
 
 static void
