@@ -274,8 +274,11 @@ expect_refused(const char *ca, const struct pair *pair, const char *host, const 
 	assert_int_equal(c.state, TLS_FAILED);
 	if (!strstr(tls_error(c.tls), words))
 		fail_msg("\"%s\" does not say \"%s\"", tls_error(c.tls), words);
-	assert_int_equal(s.state, TLS_FAILED);	/* by the alert that it was sent */
-	assert_non_null(strstr(tls_error(s.tls), "alert"));
+	assert_int_equal(s.state, TLS_FAILED);
+	/* By the alert that it was sent. mbedTLS 3.6 as a TLS 1.3 client sends
+	 * that one under no key yet, so its server cannot read it. */
+	if (strcmp(tls_version(c.tls), "TLSv1.3") != 0 && !strstr(tls_error(s.tls), "alert"))
+		fail_msg("the server says \"%s\" and not that it got an alert", tls_error(s.tls));
 	side_free(&c);
 	side_free(&s);
 	tls_context_put(client);

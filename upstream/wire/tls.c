@@ -512,6 +512,16 @@ tls_start(struct tls *t, struct buf *out)
 	return t->state;
 }
 
+/* What fits into one record of this connection: a little less under TLS 1.3,
+ * which has a type and a padding inside. */
+static size_t
+record_room(const struct tls *t)
+{
+	int room = mbedtls_ssl_get_max_out_record_payload(&t->ssl);
+
+	return room > 0 && room < TLS_RECORD_BYTES ? (size_t)room : TLS_RECORD_BYTES;
+}
+
 static int
 write_record(struct tls *t, const unsigned char *p, size_t n)
 {
@@ -538,18 +548,19 @@ tls_write(struct tls *t, const struct slice *pieces, size_t n, struct buf *out)
 		return -1;
 	CHECK(t->state != TLS_HANDSHAKE);
 	t->out = out;
+	size_t record = record_room(t);
 	for (size_t i = 0; i < n && e == 0; i++) {
 		struct slice s = pieces[i];
 
 		while (s.n > 0 && e == 0) {
-			size_t room = TLS_RECORD_BYTES - joined, part = s.n < room ? s.n : room;
+			size_t room = record - joined, part = s.n < room ? s.n : room;
 
-			if (part == TLS_RECORD_BYTES) {	/* a full record: no need to gather it */
+			if (part == record) {	/* a full record: no need to gather it */
 				e = write_record(t, (const unsigned char *)s.p, part);
 			} else {
 				memcpy(join_buffer + joined, s.p, part);
 				joined += part;
-				if (joined == TLS_RECORD_BYTES) {
+				if (joined == record) {
 					e = write_record(t, join_buffer, joined);
 					joined = 0;
 				}
