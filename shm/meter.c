@@ -101,8 +101,9 @@ probe(const struct arena *a, struct meter_id id)
 void
 meter_prefetch(const struct arena *a, const struct charge *c)
 {
-	if (c->row < a->header->sizes.meters)
-		__builtin_prefetch(&layout_meters(a)[c->row], 1);
+	uint32_t row = c->row < a->header->sizes.meters ? c->row : home_row(a, c->id);
+
+	__builtin_prefetch(&layout_meters(a)[row], 1);
 }
 
 static void

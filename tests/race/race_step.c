@@ -1,0 +1,199 @@
+/*
+ * Dies at every single instruction of the ledger's calls: a child that makes a
+ * request is stepped through one of its calls, an instruction at a time
+ * (ptrace), and killed after the first, the second, ... until the call returns.
+ * So for each call of a request, and for the reclaim of what is left of one.
+ * After each death the books are audited.
+ *
+ * By default one instruction in STRIDE, beginning elsewhere in each run; with
+ * the argument 1 all of them. Where ptrace is not permitted the test is
+ * skipped.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "shm/journal.h"
+#include "tests/race/books.h"
+#include "tests/unit/arena_fixture.h"
+
+#define STRIDE 37
+#define SKIPPED 77	/* what meson takes for "skipped" */
+#define REQUESTS 5	/* of different kinds, and each reclaimed */
+
+static struct {
+	struct fixture f;
+	struct book book;
+	uint64_t stride, calls, instructions, deaths, reclaim_deaths;
+} test;
+
+/* In the child: stops before its n-th call, and again after it. */
+static uint64_t call_wanted, calls_seen;
+
+static void
+around(void)
+{
+	uint64_t n = calls_seen++;
+
+	if (n == 2 * call_wanted)
+		raise(SIGSTOP);
+	else if (n == 2 * call_wanted + 1)
+		raise(SIGUSR1);
+}
+
+typedef void act_fn(uint64_t seed);
+
+static void
+request(uint64_t seed)
+{
+	struct booking b = { .arena = &test.f.arena, .random = seed, .now = test.f.now, .around = around };
+
+	book_request(&b);
+}
+
+static void
+reclaim(uint64_t seed)
+{
+	(void)seed;
+	around();
+	ledger_reclaim(&test.f.arena, 0, book_orphan, NULL, test.f.now);
+	around();
+}
+
+static int
+wait_for(pid_t pid)
+{
+	int status;
+
+	if (waitpid(pid, &status, 0) != pid)
+		book_fail("waitpid", errno, 0);
+	return status;
+}
+
+/* A child that stands before its n-th call; 0: it makes fewer, and is over. */
+static pid_t
+start(act_fn *act, uint64_t seed, uint64_t call)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+			_exit(SKIPPED);
+		call_wanted = call;
+		act(seed);
+		_exit(0);
+	}
+	if (pid < 0)
+		book_fail("fork", errno, 0);
+	int status = wait_for(pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED) {
+		printf("race_step: ptrace is not permitted here\n");
+		exit(SKIPPED);
+	}
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP)
+		book_fail("how a child stopped", status, SIGSTOP);
+	return pid;
+}
+
+/* Steps a child so far and kills it. false: the call had returned before. */
+static bool
+kill_after(pid_t pid, uint64_t instructions)
+{
+	bool returned = false;
+
+	for (uint64_t i = 0; i < instructions && !returned; i++) {
+		if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) != 0)
+			book_fail("ptrace", errno, 0);
+		int status = wait_for(pid);
+		if (!WIFSTOPPED(status) || (WSTOPSIG(status) != SIGTRAP && WSTOPSIG(status) != SIGUSR1))
+			book_fail("how a child stopped", status, SIGTRAP);
+		returned = WSTOPSIG(status) == SIGUSR1;
+	}
+	kill(pid, SIGKILL);
+	wait_for(pid);
+	book_read(&test.book);		/* the keeper may be faster than a repair */
+	ledger_lock(&test.f.arena);	/* what the next one to come does */
+	ledger_unlock(&test.f.arena);
+	book_audit(&test.book, false);
+	return !returned;
+}
+
+static void
+end_all(void)
+{
+	ledger_reclaim(&test.f.arena, 0, book_orphan, NULL, test.f.now);
+	book_audit(&test.book, true);
+}
+
+/* Each call of a request; false when there is no such call. */
+static bool
+die_in_call(uint64_t seed, uint64_t call)
+{
+	for (uint64_t n = 1 + (seed + call) % test.stride;; n += test.stride) {
+		pid_t pid = start(request, seed, call);
+		bool died = pid != 0 && kill_after(pid, n);
+
+		end_all();
+		if (pid == 0)
+			return false;
+		if (!died) {
+			test.instructions += n;
+			test.calls++;
+			return true;
+		}
+		test.deaths++;
+	}
+}
+
+/* The reclaim of a request that died between two of its calls. */
+static void
+die_in_reclaim(uint64_t seed, uint64_t call)
+{
+	for (uint64_t n = 1 + seed % test.stride;; n += test.stride) {
+		pid_t pid = start(request, seed, call);
+
+		if (pid == 0)
+			break;
+		kill_after(pid, 0);
+		pid = start(reclaim, 0, 0);
+		if (pid == 0)
+			book_fail("a reclaim that does nothing", 0, 1);
+		if (!kill_after(pid, n))
+			break;
+		end_all();
+		test.reclaim_deaths++;
+	}
+	end_all();
+}
+
+int
+main(int argc, char **argv)
+{
+	uint64_t seed = (uint64_t)clock_mono_ns() | 1;
+
+	test.stride = argc > 1 ? strtoull(argv[1], NULL, 10) : STRIDE;
+	if (test.stride == 0)
+		test.stride = 1;
+	printf("seed %llu\n", (unsigned long long)seed);
+	fflush(stdout);
+	fixture_open(&test.f, (struct arena_sizes){ .workers = 1, .inflight = 4, .ring_bytes = 65536, .meters = 64 });
+	book_open(&test.book, &test.f.arena, test.f.now);
+	for (uint64_t i = 0; i < REQUESTS; i++) {
+		for (uint64_t call = 0; die_in_call(seed + 2 * i, call); call++)
+			;
+		die_in_reclaim(seed + 2 * i, 1);	/* admitted */
+		die_in_reclaim(seed + 2 * i, 4);	/* most often sent */
+	}
+	printf("race_step: %llu deaths in %llu calls of %llu instructions, %llu in reclaims; %llu records; books "
+	    "balance after each\n", (unsigned long long)test.deaths, (unsigned long long)test.calls,
+	    (unsigned long long)test.instructions, (unsigned long long)test.reclaim_deaths,
+	    (unsigned long long)test.book.records);
+	fixture_close(&test.f);
+	return 0;
+}
