@@ -2,9 +2,9 @@
  * upstream/wire/http1.h -- HTTP/1.1 heads and bodies in bounds, by llhttp.
  *
  * One reader for both sides. A head is first collected whole (up to its
- * limit), checked for what llhttp of some versions lets pass (bare LF,
- * obs-fold, NUL, an empty header name), and then parsed in place, so all its
- * slices point into one piece of the owner's scratch. Body bytes are handed on
+ * limit), copied, and then parsed in place, so all its slices point into one
+ * piece of the owner's scratch. What llhttp of some versions lets pass (bare
+ * LF, obs-fold, an empty header name) is refused with all of them. Body bytes are handed on
  * as spans of the caller's buffer, never copied. Anything ambiguous is an
  * error: both Content-Length and Transfer-Encoding, two lengths, bad chunk
  * sizes, a space before the colon (RFC 9112, sections 5 and 6).
@@ -48,14 +48,15 @@ enum http1_event {
 struct http1 {
 	llhttp_t parser;
 	bool response, head_request;
-	bool head_done, message_done;	/* set by the parser's callbacks */
+	bool message_done;	/* the last chunk has been read */
 	uint8_t state;
 	struct scratch *mem;
 	struct buf partial;	/* a head that has not come whole */
 	uint32_t head_max;
 	uint32_t start, line;	/* of the head, and of its first unfinished line */
 	uint32_t lines;		/* finished ones */
-	uint32_t headers_room;
+	uint8_t hosts, codings;	/* Host and Transfer-Encoding headers; more than one is an error */
+	bool says_close, says_keep;	/* Connection */
 	uint32_t overhead;	/* chunk framing bytes since the last body byte */
 	uint64_t body_left;	/* of a body of known length */
 	struct http1_head head;
