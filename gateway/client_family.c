@@ -41,7 +41,8 @@ client_family(struct slice agent, struct slice *family, struct slice *version)
 			break;
 		}
 	}
-	if (slice_contains(agent, SLICE("claude-desktop-3p")) || slice_contains(agent, SLICE("local-agent")))
+	if (slice_eq(*family, SLICE("claude-code")) &&
+	    (slice_contains(agent, SLICE("claude-desktop-3p")) || slice_contains(agent, SLICE("local-agent"))))
 		*family = SLICE("claude-desktop");
 	else if (!family->p && agent.n)
 		*family = SLICE("other");

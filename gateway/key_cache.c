@@ -1,16 +1,23 @@
 /*
  * gateway/key_cache.c -- see key_cache.h.
  *
- * A hash table by the first bytes of the SHA-256, and a list by last use for
- * eviction. An entry is good for the generation at which it was looked up; in
- * a later one the document is read and compiled again.
+ * A hash table and a list by last use for eviction. An entry is good for the
+ * generation at which it was looked up; in a later one the document is read
+ * and compiled again.
+ *
+ * The table is by a SipHash of the secret under a key of this process: a
+ * tenth of the cost of the SHA-256 by which the store knows the secret, which
+ * is computed only when the store is asked. What is compared are 128 bits that
+ * nobody outside can predict, so the time says nothing of the secrets.
  */
 #include "gateway/key_cache.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "shm/base/log.h"
+#include "shm/base/siphash.h"
 
 #define SECRET_BYTES_MAX 256	/* longer is no secret of ours: not worth hashing */
 
@@ -18,7 +25,7 @@ struct entry {
 	struct entry *chain;		/* same bucket; free list */
 	struct entry *newer, *older;	/* by last use */
 	uint64_t generation;
-	uint8_t hash[KEY_HASH_BYTES];
+	struct siphash tag;
 	struct key *key;
 };
 
@@ -27,6 +34,8 @@ struct key_cache {
 	struct entry **buckets;
 	uint32_t buckets_count;		/* a power of two */
 	struct entry *entries, *free;
+	uint32_t fresh, entries_max;	/* entries from `fresh` on were never used: their memory is not touched */
+	uint64_t secret[2];		/* of the SipHash */
 	struct entry *newest, *oldest;
 	struct buf document;
 };
@@ -45,14 +54,12 @@ key_cache_new(struct catalog *c, uint32_t entries_max)
 		;
 	kc->buckets = calloc(kc->buckets_count, sizeof(*kc->buckets));
 	kc->entries = calloc(entries_max, sizeof(*kc->entries));
-	if (!kc->buckets || !kc->entries) {
+	if (!kc->buckets || !kc->entries ||
+	    getrandom(kc->secret, sizeof(kc->secret), 0) != (ssize_t)sizeof(kc->secret)) {
 		key_cache_free(kc);
 		return NULL;
 	}
-	for (uint32_t i = 0; i < entries_max; i++) {
-		kc->entries[i].chain = kc->free;
-		kc->free = &kc->entries[i];
-	}
+	kc->entries_max = entries_max;
 	return kc;
 }
 
@@ -70,21 +77,17 @@ key_cache_free(struct key_cache *kc)
 }
 
 static struct entry **
-bucket(struct key_cache *kc, const uint8_t hash[KEY_HASH_BYTES])
+bucket(struct key_cache *kc, struct siphash tag)
 {
-	uint32_t n;
-
-	memcpy(&n, hash, sizeof(n));
-	return &kc->buckets[n & (kc->buckets_count - 1)];
+	return &kc->buckets[tag.lo & (kc->buckets_count - 1)];
 }
 
 static struct entry *
-find(struct key_cache *kc, const uint8_t hash[KEY_HASH_BYTES])
+find(struct key_cache *kc, struct siphash tag)
 {
-	struct entry *e = *bucket(kc, hash);
+	struct entry *e = *bucket(kc, tag);
 
-	/* What is compared are hashes: the time says nothing of the secrets. */
-	while (e && memcmp(e->hash, hash, KEY_HASH_BYTES) != 0)
+	while (e && (e->tag.lo != tag.lo || e->tag.hi != tag.hi))
 		e = e->chain;
 	return e;
 }
@@ -108,7 +111,7 @@ link_newest(struct key_cache *kc, struct entry *e)
 static void
 drop(struct key_cache *kc, struct entry *e)
 {
-	struct entry **at = bucket(kc, e->hash);
+	struct entry **at = bucket(kc, e->tag);
 
 	while (*at != e)
 		at = &(*at)->chain;
@@ -120,16 +123,25 @@ drop(struct key_cache *kc, struct entry *e)
 }
 
 static struct entry *
-add(struct key_cache *kc, const uint8_t hash[KEY_HASH_BYTES], struct key *key)
+spare(struct key_cache *kc)
 {
-	struct entry *e, **head = bucket(kc, hash);
+	struct entry *e;
 
+	if (kc->fresh < kc->entries_max)
+		return &kc->entries[kc->fresh++];
 	if (!kc->free)
 		drop(kc, kc->oldest);
 	e = kc->free;
 	kc->free = e->chain;
-	*e = (struct entry){ .chain = *head, .key = key };
-	memcpy(e->hash, hash, sizeof(e->hash));
+	return e;
+}
+
+static struct entry *
+add(struct key_cache *kc, struct siphash tag, struct key *key)
+{
+	struct entry *e = spare(kc), **head = bucket(kc, tag);
+
+	*e = (struct entry){ .chain = *head, .tag = tag, .key = key };
 	*head = e;
 	link_newest(kc, e);
 	return e;
@@ -137,11 +149,13 @@ add(struct key_cache *kc, const uint8_t hash[KEY_HASH_BYTES], struct key *key)
 
 /* What the catalog has now; NULL: no such key, or not one that we understand. */
 static struct key *
-look_up(struct key_cache *kc, const uint8_t hash[KEY_HASH_BYTES])
+look_up(struct key_cache *kc, struct slice secret)
 {
+	uint8_t hash[KEY_HASH_BYTES];
 	char why[256];
 	struct key *k;
 
+	key_secret_hash(secret, hash);
 	if (!catalog_key_by_hash(kc->catalog, hash, &kc->document))
 		return NULL;
 	k = key_compile(buf_slice(&kc->document), hash, why, sizeof(why));
@@ -153,20 +167,20 @@ look_up(struct key_cache *kc, const uint8_t hash[KEY_HASH_BYTES])
 struct key *
 key_cache_get(struct key_cache *kc, struct slice secret)
 {
-	uint8_t hash[KEY_HASH_BYTES];
 	uint64_t generation;
+	struct siphash tag;
 	struct entry *e;
 	struct key *k;
 
 	if (secret.n == 0 || secret.n > SECRET_BYTES_MAX)
 		return NULL;
-	key_secret_hash(secret, hash);
+	tag = siphash128(kc->secret, secret);
 	/* Read before the look-up: a commit in between makes the entry look
 	 * older than it is, and it is only looked up once more. */
 	generation = catalog_generation(kc->catalog);
-	e = find(kc, hash);
+	e = find(kc, tag);
 	if (!e || e->generation != generation || generation == 0) {
-		k = look_up(kc, hash);
+		k = look_up(kc, secret);
 		if (!k) {
 			if (e)
 				drop(kc, e);
@@ -176,7 +190,7 @@ key_cache_get(struct key_cache *kc, struct slice secret)
 			key_cache_put(kc, e->key);
 			e->key = k;
 		} else {
-			e = add(kc, hash, k);
+			e = add(kc, tag, k);
 		}
 		e->generation = generation;
 	}

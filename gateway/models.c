@@ -187,9 +187,13 @@ models_one(struct request *r)
 		.status = 404, .type = "not_found_error", .headers = "", .outcome = OUTCOME_INVALID,
 	};
 	struct model_info *m = scratch_alloc(&r->mem, MODELS_MAX * sizeof(*m));
-	size_t n = m ? collect(r, m) : 0, at = index_of(m, n, r->model_id, n);
+	size_t n = m ? collect(r, m) : 0, at = n;
+	char text[256];
+	struct slice id;
 	struct buf b;
 
+	if (route_id_decode(r->model_id, text, sizeof(text), &id))
+		at = index_of(m, n, id, n);
 	if (at == n) {
 		request_refuse(r, &not_found, "model: %.*s", r->model_id.n > 200 ? 200 : (int)r->model_id.n,
 		    r->model_id.n ? r->model_id.p : "");

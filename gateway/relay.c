@@ -11,7 +11,6 @@
  * If another model went upstream than the client asked for, the answer's model
  * is put back to the client's name: in message_start, or in the plain answer.
  */
-#include <stdio.h>
 
 #include "gateway/reply.h"
 #include "gateway/request.h"
@@ -38,6 +37,19 @@ after_write(struct request *r, size_t queued)
 	}
 }
 
+/* The line ahead of a chunk: its size in hexadecimal. */
+static struct slice
+chunk_line(size_t bytes, char line[static 24])
+{
+	char *p = line + 22;
+
+	memcpy(p, "\r\n", 2);
+	do
+		*--p = "0123456789abcdef"[bytes & 15];
+	while ((bytes >>= 4) > 0);
+	return (struct slice){ p, (size_t)(line + 24 - p) };
+}
+
 /* Head, spans and the end of the body, as far as they are there, in one write. */
 static void
 flush(struct request *r, bool last)
@@ -53,10 +65,8 @@ flush(struct request *r, bool last)
 	}
 	for (uint32_t i = 0; i < r->spans_count; i++)
 		bytes += r->spans[i].n;
-	if (bytes && r->chunked_out) {
-		int len = snprintf(size_line, sizeof(size_line), "%zx\r\n", bytes);
-		pieces[n++] = (struct slice){ size_line, (size_t)len };
-	}
+	if (bytes && r->chunked_out)
+		pieces[n++] = chunk_line(bytes, size_line);
 	for (uint32_t i = 0; i < r->spans_count; i++)
 		pieces[n++] = r->spans[i];
 	if (r->chunked_out && bytes)
@@ -223,12 +233,26 @@ release_held_events(struct request *r)
 /* Lines of the provider that speak to weir's connection or account, not to
  * the client: limits of a shared account, other protocols of its host. */
 static bool
-response_header_passes(const struct http1_head *head, struct slice name)
+response_header_passes(const struct http1_head *head, struct slice name, bool options)
 {
-	return !http1_hop_by_hop(head, name) && !slice_eq(name, SLICE("content-length")) &&
-	    !slice_starts(name, SLICE("anthropic-ratelimit-")) &&
-	    !slice_starts(name, SLICE("anthropic-priority-")) && !slice_starts(name, SLICE("anthropic-fast-")) &&
-	    !slice_eq(name, SLICE("alt-svc")) && !slice_eq(name, SLICE("strict-transport-security"));
+	switch (name.p[0]) {
+	case 'a':
+		if (slice_starts(name, SLICE("anthropic-ratelimit-")) || slice_starts(name, SLICE("anthropic-priority-")) ||
+		    slice_starts(name, SLICE("anthropic-fast-")) || slice_eq(name, SLICE("alt-svc")))
+			return false;
+		break;
+	case 's':
+		if (slice_eq(name, SLICE("strict-transport-security")))
+			return false;
+		break;
+	case 'c':
+		if (slice_eq(name, SLICE("content-length")))
+			return false;
+		return !http1_hop_by_hop(head, name);
+	case 'k': case 'p': case 't': case 'u':		/* the fixed hop-by-hop names begin so */
+		return !http1_hop_by_hop(head, name);
+	}
+	return !options || !http1_hop_by_hop(head, name);
 }
 
 static bool
@@ -236,7 +260,7 @@ build_response_head(struct request *r, const struct http1_head *head, int64_t le
 {
 	size_t room = 1024 + r->rec.trace_id.n;
 	struct text t;
-	bool named = false;
+	bool named = false, options = http1_find(head, "connection").n > 0;
 
 	for (uint32_t i = 0; i < head->headers_count; i++)
 		room += head->headers[i].name.n + head->headers[i].value.n + 4;
@@ -249,7 +273,7 @@ build_response_head(struct request *r, const struct http1_head *head, int64_t le
 	for (uint32_t i = 0; i < head->headers_count; i++) {
 		const struct http1_header *h = &head->headers[i];
 
-		if (!response_header_passes(head, h->name))
+		if (!response_header_passes(head, h->name, options))
 			continue;
 		named = named || slice_eq(h->name, SLICE("request-id"));
 		text_add(&t, h->name);

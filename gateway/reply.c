@@ -40,10 +40,13 @@ text_str(struct text *t, const char *cstr)
 void
 text_int(struct text *t, int64_t value)
 {
-	char digits[24];
-	int n = snprintf(digits, sizeof(digits), "%lld", (long long)value);
+	char digits[20], *p = digits + sizeof(digits);
 
-	text_add(t, (struct slice){ digits, (size_t)n });
+	CHECK(value >= 0);
+	do
+		*--p = (char)('0' + value % 10);
+	while ((value /= 10) > 0);
+	text_add(t, (struct slice){ p, (size_t)(digits + sizeof(digits) - p) });
 }
 
 void

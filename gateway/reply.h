@@ -24,6 +24,7 @@ bool text_begin(struct text *t, struct scratch *mem, size_t room) MUST_CHECK;
 void text_add(struct text *t, struct slice s);
 void text_str(struct text *t, const char *cstr);
 void text_int(struct text *t, int64_t value);
+	/* Decimal; not negative. */
 static inline struct slice
 text_slice(const struct text *t)
 {

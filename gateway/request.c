@@ -112,14 +112,13 @@ static const struct refusal_words not_found = {
 static void
 describe_caller(struct request *r)
 {
-	struct slice agent = http1_find(&r->head, "user-agent");
-	struct slice trace = http1_find(&r->head, "x-portkey-trace-id");
+	struct slice trace = r->known.trace_id;
 
-	client_family(agent, &r->rec.client, &r->rec.client_version);
-	r->rec.session_id = http1_find(&r->head, "x-claude-code-session-id");
+	client_family(r->known.user_agent, &r->rec.client, &r->rec.client_version);
+	r->rec.session_id = r->known.session_id;
 	if (!trace.n) {
 		/* W3C trace context: 00-<32 hex trace id>-<16 hex parent>-<flags>. */
-		struct slice parent = http1_find(&r->head, "traceparent");
+		struct slice parent = r->known.traceparent;
 		if (parent.n >= 55 && parent.p[2] == '-')
 			trace = (struct slice){ parent.p + 3, 32 };
 	}
@@ -168,8 +167,8 @@ body_is_acceptable(struct request *r)
 	static const struct refusal_words too_large = {
 		.status = 413, .type = "request_too_large", .headers = "", .outcome = OUTCOME_INVALID,
 	};
-	struct slice encoding = http1_find(&r->head, "content-encoding");
-	struct slice type = http1_find(&r->head, "content-type");
+	struct slice encoding = r->known.content_encoding;
+	struct slice type = r->known.content_type;
 	uint64_t most = r->plane->settings->limit.body_bytes;
 
 	if (encoding.n && !slice_ieq(encoding, SLICE("identity"))) {
@@ -197,6 +196,7 @@ request_head(struct request *r)
 {
 	r->keep_alive = r->head.keep_alive;
 	r->head_method = slice_eq(r->head.method, SLICE("HEAD"));
+	headers_find(&r->head, &r->known);
 	describe_caller(r);
 	if (!head_is_acceptable(r))
 		return;

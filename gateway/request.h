@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "gateway/client.h"
+#include "gateway/headers.h"
 #include "gateway/routes.h"
 #include "gateway/settings.h"
 #include "gateway/worker.h"
@@ -52,6 +53,7 @@ struct request {
 
 	/* What came. */
 	struct http1_head head;
+	struct known_headers known;
 	enum route route;
 	bool head_method;		/* HEAD: answered without a body */
 	struct slice query, model_id;

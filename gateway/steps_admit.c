@@ -19,9 +19,8 @@ static const struct refusal_words unauthenticated = {
 };
 
 static struct slice
-bearer_token(const struct http1_head *head)
+bearer_token(struct slice value)
 {
-	struct slice value = http1_find(head, "authorization");
 
 	if (value.n > 7 && slice_ieq((struct slice){ value.p, 7 }, SLICE("bearer ")))
 		return slice_trim((struct slice){ value.p + 7, value.n - 7 });
@@ -33,9 +32,9 @@ static struct key *
 find_key(struct request *r, bool *any)
 {
 	struct slice offered[3] = {
-		slice_trim(http1_find(&r->head, "x-portkey-api-key")),
-		bearer_token(&r->head),
-		slice_trim(http1_find(&r->head, "x-api-key")),
+		r->known.portkey_api_key,
+		bearer_token(r->known.authorization),
+		r->known.api_key,
 	};
 
 	for (int i = 0; i < 3; i++) {
@@ -102,7 +101,7 @@ inline_config(struct request *r, struct slice json)
 static enum step
 resolve_config(struct request *r)
 {
-	struct slice named = slice_trim(http1_find(&r->head, "x-portkey-config"));
+	struct slice named = r->known.config;
 
 	if (named.n && r->key->config && !r->key->allow_config_override) {
 		request_refuse(r, &invalid, "this API key does not allow another config than its own");
@@ -191,14 +190,14 @@ requested_model(struct request *r)
 static enum step
 resolve_provider(struct request *r, struct slice from_model)
 {
-	struct slice slug = SLICE_NONE, header = slice_trim(http1_find(&r->head, "x-portkey-provider"));
+	struct slice slug = SLICE_NONE, header = r->known.provider;
 
 	if (header.n && header.p[0] == '@') {
 		const char *slash = memchr(header.p, '/', header.n);
 		header = (struct slice){ header.p + 1, (slash ? (size_t)(slash - header.p) : header.n) - 1 };
 	}
 	if (!header.n)
-		header = slice_trim(http1_find(&r->head, "x-portkey-virtual-key"));
+		header = r->known.virtual_key;
 
 	if (r->config && r->config->provider)
 		slug = slice_of(r->config->provider);
@@ -317,7 +316,7 @@ static enum step
 resolve_metadata(struct request *r)
 {
 	const struct settings *s = r->plane->settings;
-	struct slice header = slice_trim(http1_find(&r->head, "x-portkey-metadata"));
+	struct slice header = r->known.metadata;
 	struct metadata_error why;
 
 	r->metadata = scratch_alloc(&r->body_mem, sizeof(*r->metadata));

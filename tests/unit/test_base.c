@@ -16,6 +16,7 @@
 #include "shm/base/clock.h"
 #include "shm/base/log.h"
 #include "shm/base/scratch.h"
+#include "shm/base/siphash.h"
 #include "shm/base/slice.h"
 
 static void
@@ -36,6 +37,18 @@ slices_compare(void **state)
 	assert_true(slice_eq(slice_trim(SLICE(" \t a b\t ")), SLICE("a b")));
 	assert_int_equal(slice_trim(SLICE(" \t ")).n, 0);
 	assert_null(slice_of(NULL).p);
+}
+
+/* The first two of the authors' published vectors: key 00 01 ... 0f. */
+static void
+siphash_is_the_published_one(void **state)
+{
+	const uint64_t key[2] = { UINT64_C(0x0706050403020100), UINT64_C(0x0f0e0d0c0b0a0908) };
+	struct siphash none = siphash128(key, SLICE("")), zero = siphash128(key, SLICE("\0"));
+
+	(void)state;
+	assert_true(none.lo == UINT64_C(0xe6a825ba047f81a3) && none.hi == UINT64_C(0x930255c71472f66d));
+	assert_true(zero.lo == UINT64_C(0x44af996bd8c187da) && zero.hi == UINT64_C(0x45fc229b11597634));
 }
 
 static void
@@ -200,6 +213,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(slices_compare),
+		cmocka_unit_test(siphash_is_the_published_one),
 		cmocka_unit_test(numbers_are_whole_and_in_range),
 		cmocka_unit_test(a_buffer_keeps_its_ceiling),
 		cmocka_unit_test(json_strings_are_escaped),

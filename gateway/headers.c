@@ -1,0 +1,27 @@
+/*
+ * gateway/headers.c -- see headers.h.
+ *
+ * A request brings some twenty headers and weir looks for fourteen: one walk
+ * that compares only where the length fits, instead of fourteen walks.
+ */
+#include "gateway/headers.h"
+
+#include <string.h>
+
+void
+headers_find(const struct http1_head *head, struct known_headers *out)
+{
+	memset(out, 0, sizeof(*out));
+	for (uint32_t i = 0; i < head->headers_count; i++) {
+		const struct http1_header *h = &head->headers[i];
+
+#define X(member, text) \
+		if (h->name.n == sizeof(text) - 1 && memcmp(h->name.p, text, sizeof(text) - 1) == 0) { \
+			if (!out->member.p) \
+				out->member = h->value; \
+			continue; \
+		}
+		KNOWN_HEADERS(X)
+#undef X
+	}
+}
