@@ -120,38 +120,29 @@ lex_is_digit(char c)
 	return c >= '0' && c <= '9';
 }
 
+/* By the byte behind a backslash: is it an escape of two bytes? */
+static const bool lex_short_escape[256] = {
+	['"'] = true, ['\\'] = true, ['/'] = true, ['b'] = true, ['f'] = true,
+	['n'] = true, ['r'] = true, ['t'] = true,
+};
+
 /* p is at a backslash; the byte behind the escape comes back. */
 LEX_INLINE const char *
 lex_escape(const char *p, const char *end, struct lex *f)
 {
 	if (end - p < 2)
 		return lex_fail(f, end, "unterminated string");
-	switch (p[1]) {
-	case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't':
+	if (lex_short_escape[(unsigned char)p[1]])
 		return p + 2;
-	case 'u':
-		for (int i = 2; i < 6; i++) {
-			if (p + i >= end)
-				return lex_fail(f, end, "unterminated string");
-			if (!lex_is_hex(p[i]))
-				return lex_fail(f, p + i, "expected four hexadecimal digits after \\u");
-		}
-		return p + 6;
+	if (p[1] != 'u')
+		return lex_fail(f, p + 1, "unknown escape in a string");
+	for (int i = 2; i < 6; i++) {
+		if (p + i >= end)
+			return lex_fail(f, end, "unterminated string");
+		if (!lex_is_hex(p[i]))
+			return lex_fail(f, p + i, "expected four hexadecimal digits after \\u");
 	}
-	return lex_fail(f, p + 1, "unknown escape in a string");
-}
-
-LEX_INLINE bool
-lex_is_short_escape(char c)
-{
-	/* One bit for each of " / \\ b f n r t, by its lower six bits and half. */
-	const uint64_t low = UINT64_C(1) << '"' | UINT64_C(1) << '/';
-	const uint64_t high = UINT64_C(1) << ('\\' - 64) | UINT64_C(1) << ('b' - 64) |
-	    UINT64_C(1) << ('f' - 64) | UINT64_C(1) << ('n' - 64) | UINT64_C(1) << ('r' - 64) |
-	    UINT64_C(1) << ('t' - 64);
-	unsigned char u = (unsigned char)c;
-
-	return u < 128 && ((u < 64 ? low : high) >> (u & 63) & 1);
+	return p + 6;
 }
 
 /* lex_string() without SSE2, and for the last bytes of a text with it. */
@@ -194,12 +185,12 @@ lex_string(const char *p, const char *end, struct lex *f)
 {
 	f->escaped = false;
 #ifdef __SSE2__
-	/* 17: an escape that begins in the block's last byte ends in sight. */
+	/* 17: the byte behind the block's last one is looked at too. */
 	while (end - p >= 17) {
 		unsigned special = lex_special(p);
-		int skip = 16;
+		const char *next = p + 16;
 
-		for (; special; special &= special - 1) {
+		while (special) {
 			int i = __builtin_ctz(special);
 
 			if (p[i] == '"')
@@ -207,19 +198,15 @@ lex_string(const char *p, const char *end, struct lex *f)
 			if (p[i] != '\\')
 				return lex_fail(f, p + i, "control character in a string");
 			f->escaped = true;
-			if (__builtin_expect(!lex_is_short_escape(p[i + 1]), 0)) {
-				const char *after = lex_escape(p + i, end, f);
-				if (!after)
+			if (i == 15 || !lex_short_escape[(unsigned char)p[i + 1]]) {
+				next = lex_escape(p + i, end, f);
+				if (!next)
 					return NULL;
-				skip = (int)(after - p);
 				break;
 			}
-			/* What is escaped is no end; clear it if it is a bit here. */
-			special &= ~(2u << i);
-			if (i == 15)
-				skip = 17;
+			special &= ~(3u << i);	/* what is escaped is no end */
 		}
-		p += skip;
+		p = next;
 	}
 #endif
 	return lex_string_portable(p, end, f);
@@ -267,9 +254,9 @@ lex_literal(const char *p, const char *end, const char *word, size_t n, struct l
 LEX_INLINE const char *
 lex_scalar(const char *p, const char *end, struct lex *f)
 {
-	switch (*p) {
-	case '"':
+	if (*p == '"')
 		return lex_string(p + 1, end, f);
+	switch (*p) {
 	case 't':
 		return lex_literal(p, end, "true", 4, f);
 	case 'f':
