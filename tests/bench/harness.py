@@ -115,7 +115,7 @@ def core_busy_s(core):
 
 
 def memory_kib(pids):
-    """{"pss": .., "rss": ..}: PSS counts a shared page once, RSS once a process."""
+    """{"rss": .., "pss": ..}: RSS counts a shared page once a process, PSS by its share, which depends on strangers too."""
     total = {"pss": 0, "rss": 0}
     for pid in pids:
         try:
@@ -127,10 +127,6 @@ def memory_kib(pids):
         except PermissionError:
             raise Fault(f"/proc/{pid}/smaps_rollup: not readable; run the bench as root") from None
     return total
-
-
-def busiest(pids):
-    return max(pids, key=lambda pid: cpu_ns([pid]))
 
 
 def wait_for(condition, what, seconds=30, pause_s=0.01):

@@ -123,8 +123,7 @@ def memory(bench, make, upstream):
     finally:
         proxy.stop()
     return {"start_ms": starts, "idle_kib": idle, "open_kib": full, "streams": plan.memory_streams,
-            "stream_kib": (full["pss"] - idle["pss"]) / plan.memory_streams,
-            "stream_rss_kib": (full["rss"] - idle["rss"]) / plan.memory_streams}
+            "stream_kib": (full["rss"] - idle["rss"]) / plan.memory_streams}
 
 
 def counted_load(bench, proxy, upstream, what, count):
@@ -135,16 +134,17 @@ def counted_load(bench, proxy, upstream, what, count):
         return clean(proxy, load.finish())
 
 
-def per_one(measure, counts):
-    """(long run - short run) / difference: start, end and connection set-up cancel out."""
-    short, long = (measure(n) for n in counts)
-    return (long - short) / (counts[1] - counts[0])
+def worker_of(bench, proxy, upstream):
+    """The process of a proxy that serves requests: the one that a few of them keep busy."""
+    before = {pid: harness.cpu_ns([pid]) for pid in proxy.pids()}
+    counted_load(bench, proxy, upstream, "request", 100)
+    return max(before, key=lambda pid: harness.cpu_ns([pid]) - before[pid])
 
 
 def strace_calls(bench, proxy, upstream, what, count):
     """System calls of the worker during <count> requests or events: {name: calls}."""
     report = os.path.join(bench.dir, "strace.txt")
-    worker = harness.busiest(proxy.pids())
+    worker = worker_of(bench, proxy, upstream)
     tracer = harness.spawn([bench.strace, "-f", "-c", "-U", "calls,name", "-o", report, "-p", str(worker)],
                            bench.load_core, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     def attached():
@@ -163,16 +163,19 @@ def strace_calls(bench, proxy, upstream, what, count):
 
 
 def syscalls(bench, proxy, upstream, what):
-    """{"total": .., "by_name": {..}} a request or an event, on the worker of a running proxy."""
-    counts = bench.plan.syscall_counts
+    """
+    {"total": .., "by_name": {..}} a request or an event, on the worker of a running proxy: the difference of a
+    long run and a short one, in which what it takes to connect cancels out.
+    """
+    counts = bench.plan.counts[what]
     short, long = (strace_calls(bench, proxy, upstream, what, n) for n in counts)
     names = {n: (long.get(n, 0) - short.get(n, 0)) / (counts[1] - counts[0]) for n in long if n != "total"}
     by_name = {n: round(v, 3) for n, v in sorted(names.items(), key=lambda i: -i[1]) if round(v, 2) != 0}
     return {"total": sum(names.values()), "by_name": by_name}
 
 
-def callgrind_total(bench, make, upstream, what, count):
-    """User instructions of the busiest process of a proxy, from its start to its end."""
+def callgrind_totals(bench, make, upstream, what, count):
+    """User instructions of each process of a proxy from its start to its end, in the order of their starts."""
     proxy = make()
     out = os.path.join(proxy.dir, "callgrind")
     os.makedirs(out)
@@ -184,17 +187,21 @@ def callgrind_total(bench, make, upstream, what, count):
     finally:
         proxy.stop(60)
     totals = []
-    for name in os.listdir(out):
+    for name in sorted(os.listdir(out), key=int):
         with open(os.path.join(out, name), errors="replace") as f:
-            found = re.findall(r"^totals: (\d+)", f.read(), re.M)
-        totals += [int(n) for n in found]
+            totals += [int(n) for n in re.findall(r"^totals: (\d+)", f.read(), re.M)]
     if not totals:
         raise Fault(f"callgrind left no figures for {proxy.name}: {proxy.last_words()}")
-    return max(totals)
+    return totals
 
 
 def instructions(bench, make, upstream, what):
-    return per_one(lambda n: callgrind_total(bench, make, upstream, what, n), bench.plan.callgrind_counts)
+    """A request's or an event's, on the worker: the process whose long run differs most from its short one."""
+    counts = bench.plan.counts[what]
+    short, long = (callgrind_totals(bench, make, upstream, what, n) for n in counts)
+    if len(short) != len(long):
+        raise Fault(f"callgrind saw {len(short)} processes in the short run and {len(long)} in the long one")
+    return max(b - a for a, b in zip(short, long)) / (counts[1] - counts[0])
 
 
 def scan(bench):
