@@ -20,24 +20,6 @@ text_begin(struct text *t, struct scratch *mem, size_t room)
 }
 
 void
-text_add(struct text *t, struct slice s)
-{
-	if (s.n > t->room - t->n) {
-		t->overflow = true;
-		return;
-	}
-	if (s.n)
-		memcpy(t->p + t->n, s.p, s.n);
-	t->n += s.n;
-}
-
-void
-text_str(struct text *t, const char *cstr)
-{
-	text_add(t, slice_of(cstr));
-}
-
-void
 text_int(struct text *t, int64_t value)
 {
 	char digits[20], *p = digits + sizeof(digits);

@@ -21,8 +21,23 @@ struct text {
 };
 
 bool text_begin(struct text *t, struct scratch *mem, size_t room) MUST_CHECK;
-void text_add(struct text *t, struct slice s);
-void text_str(struct text *t, const char *cstr);
+static inline void
+text_add(struct text *t, struct slice s)
+{
+	if (s.n > t->room - t->n) {
+		t->overflow = true;
+		return;
+	}
+	memcpy(t->p + t->n, s.p ? s.p : "", s.n);
+	t->n += s.n;
+}
+
+static inline void
+text_str(struct text *t, const char *cstr)
+{
+	text_add(t, slice_of(cstr));
+}
+
 void text_int(struct text *t, int64_t value);
 	/* Decimal; not negative. */
 static inline struct slice

@@ -10,10 +10,9 @@
 #include "shm/metrics.h"
 
 /* A stream that broke off before its message_delta reported no output tokens
- * but those of message_start. A delta event of one to five tokens carries
- * about a hundred bytes of JSON around its text, so sixteen bytes of it a token
- * err on the side of too many. */
-#define DELTA_BYTES_A_TOKEN 16
+ * but those of message_start. A token has about four bytes of text in English
+ * and fewer elsewhere: three err on the side of too many. */
+#define CONTENT_BYTES_A_TOKEN 3
 
 /* The usage so far: as reported, with an estimate for what was cut off. */
 static void
@@ -22,7 +21,7 @@ usage_so_far(const struct request *r, struct usage *out, bool *estimated)
 	*out = *usage_tap_usage(r->tap);
 	if (out->complete)
 		return;
-	int64_t content = (int64_t)(usage_tap_content_bytes(r->tap) / DELTA_BYTES_A_TOKEN);
+	int64_t content = (int64_t)(usage_tap_content_bytes(r->tap) / CONTENT_BYTES_A_TOKEN);
 	if (content > r->bound.output_tokens && r->bound.output_tokens > 0)
 		content = r->bound.output_tokens;
 	if (content > out->tokens[TOKENS_OUTPUT]) {

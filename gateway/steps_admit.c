@@ -388,8 +388,9 @@ price_request(struct request *r)
 		return STEP_NEXT;	/* free of charge */
 	if (r->price) {
 		r->rec.price = slice_of(price_row_name(r->price));
-		r->bound = price_bound(r->price, r->scan, body_has_text(r, "speed", "fast"),
-		    body_has_text(r, "inference_geo", "us"));
+		/* A workspace can be pinned to the US without the request saying so:
+		 * a bound must allow for it. */
+		r->bound = price_bound(r->price, r->scan, body_has_text(r, "speed", "fast"), true);
 		r->floor_nusd = price_input_estimate_nusd(r->price, r->scan);
 		r->rec.fixed.held_nusd = r->bound.nusd;
 		return STEP_NEXT;
