@@ -29,7 +29,7 @@ day_of(uint64_t id)
 
 int day_open(struct day *d, const char *data_dir, int64_t number, size_t map_bytes,
     enum environment_mode mode) MUST_CHECK;
-	/* ENOENT or MDB_NOTFOUND in READ mode: nothing was stored there yet. */
+	/* ENOENT or MDB_NOTFOUND unless in WRITE mode: nothing was stored there yet. */
 void day_close(struct day *d);
 int day_last_id(struct day *d, uint64_t *id) MUST_CHECK;
 	/* 0 in *id if the day has no records. */

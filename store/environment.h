@@ -24,11 +24,15 @@
 #define ENVIRONMENT_FILE_MODE 0600
 #define ENVIRONMENT_MAP_BYTES_MAX ((size_t)1 << 44)	/* 16 TiB: growth ends here */
 
-enum environment_mode { ENVIRONMENT_READ, ENVIRONMENT_WRITE };
+enum environment_mode {
+	ENVIRONMENT_READ,	/* here and there: without read-ahead */
+	ENVIRONMENT_SCAN,	/* from one end to the other: with read-ahead */
+	ENVIRONMENT_WRITE,
+};
 
 int environment_open(MDB_env **env, const char *folder, size_t map_bytes, enum environment_mode mode) MUST_CHECK;
 	/* WRITE makes the folder itself (not those above it) and the files.
-	 * READ takes the map's size from the file. Sweeps the reader slots of
+	 * The others take the map's size from the file. Sweeps the reader slots of
 	 * dead processes. 0, an errno value, or a code of LMDB's. */
 int environment_databases(MDB_env *env, enum environment_mode mode, const char *const *names,
     const unsigned *flags, MDB_dbi *out, size_t n) MUST_CHECK;

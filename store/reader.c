@@ -115,7 +115,7 @@ scan_day(struct reader *r, int64_t number, struct scan *s)
 
 	if (!r->day.env || r->day.number != number) {
 		day_close(&r->day);
-		rc = day_open(&r->day, r->data_dir, number, 0, ENVIRONMENT_READ);
+		rc = day_open(&r->day, r->data_dir, number, 0, ENVIRONMENT_SCAN);
 		/* The keeper has made the folder and not yet what is in it. */
 		if (rc == ENOENT || rc == MDB_NOTFOUND)
 			return 0;
@@ -145,7 +145,7 @@ reader_meters(struct reader *r, reader_meter_fn *each, void *arg)
 	int rc;
 
 	if (!r->levels.env) {
-		rc = levels_open(&r->levels, r->data_dir, ENVIRONMENT_READ);
+		rc = levels_open(&r->levels, r->data_dir, ENVIRONMENT_SCAN);
 		if (rc == ENOENT || rc == MDB_NOTFOUND)
 			return 0;
 		if (rc)

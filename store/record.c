@@ -84,53 +84,62 @@ cut(struct slice s, size_t n)
 	return (struct slice){ s.p, n };
 }
 
-/* Makes the strings fit into room; true if something had to go. */
-static bool
-fit(struct slice strings[STRINGS_COUNT], size_t room)
+/* Makes the strings fit into room. */
+static void
+fit(struct record *r, size_t room)
 {
-	size_t level = water_level(strings, room);
-	bool truncated = false;
+	struct slice strings[STRINGS_COUNT];
+	size_t level;
 
+	for (uint32_t i = 0; i < STRINGS_COUNT; i++)
+		strings[i] = string_get(r, i);
+	level = water_level(strings, room);
 	if (strings[STRING_metadata].n > level) {
 		strings[STRING_metadata] = level >= 2 ? SLICE("{}") : SLICE_NONE;
 		level = water_level(strings, room);
-		truncated = true;
 	}
-	for (uint32_t i = 0; i < STRINGS_COUNT; i++) {
-		if (strings[i].n > level) {
-			strings[i] = cut(strings[i], level);
-			truncated = true;
-		}
-	}
-	return truncated;
+	for (uint32_t i = 0; i < STRINGS_COUNT; i++)
+		string_set(r, i, cut(strings[i], level));
+	r->fixed.flags |= RECORD_FLAG(TRUNCATED);
+}
+
+static inline char *
+string_write(char *at, struct slice s)
+{
+	uint16_t n = (uint16_t)s.n;
+
+	memcpy(at, &n, LENGTH_BYTES);
+	if (n > 0)
+		memcpy(at + LENGTH_BYTES, s.p, n);
+	return at + LENGTH_BYTES + n;
 }
 
 uint32_t
 record_encode(const struct record *r, char *out, uint32_t size)
 {
 	const size_t least = sizeof(struct record_fixed) + LENGTH_BYTES * STRINGS_COUNT;
-	struct record_fixed fixed = r->fixed;
-	struct slice strings[STRINGS_COUNT];
-	size_t at = sizeof(fixed);
+	const uint16_t version = RECORD_VERSION;
+	struct record shorter;
+	size_t strings = 0;
+	bool lengths_fit = true;
+	char *at = out + sizeof(r->fixed);
 
 	CHECK(size >= least);
-	for (uint32_t i = 0; i < STRINGS_COUNT; i++)
-		strings[i] = string_get(r, i);
-	if (fit(strings, size - least))
-		fixed.flags |= RECORD_FLAG(TRUNCATED);
-	fixed.version = RECORD_VERSION;
-	memcpy(out, &fixed, sizeof(fixed));
-	for (uint32_t i = 0; i < STRINGS_COUNT; i++) {
-		uint16_t n = (uint16_t)strings[i].n;
-
-		memcpy(out + at, &n, LENGTH_BYTES);
-		at += LENGTH_BYTES;
-		if (n > 0)
-			memcpy(out + at, strings[i].p, n);
-		at += n;
+#define X(name) strings += r->name.n; lengths_fit = lengths_fit && r->name.n <= STRING_BYTES_MAX;
+	RECORD_STRINGS(X)
+#undef X
+	if (!lengths_fit || strings > size - least) {
+		shorter = *r;
+		fit(&shorter, size - least);
+		r = &shorter;
 	}
-	CHECK(at <= size);
-	return (uint32_t)at;
+	record_fixed_write(out, &r->fixed);
+	memcpy(out + offsetof(struct record_fixed, version), &version, sizeof(version));
+#define X(name) at = string_write(at, r->name);
+	RECORD_STRINGS(X)
+#undef X
+	CHECK(at <= out + size);
+	return (uint32_t)(at - out);
 }
 
 bool
