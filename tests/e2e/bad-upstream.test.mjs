@@ -18,7 +18,7 @@ after(() => world.close());
 
 /** Resident kilobytes of the biggest worker. */
 function workerMemory() {
-	return Math.max(...world.weir.children().map(({ pid }) => {
+	return Math.max(...world.weir.children().map((pid) => {
 		const match = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
 		return match ? Number(match[1]) : 0;
 	}));

@@ -300,6 +300,18 @@ export function bodyState(head, method) {
 	return { kind: 'close' };
 }
 
+const PING = 'event: ping\ndata: {"type":"ping"}\n\n';
+
+/** How many pings stand in a stream. */
+export function pingsIn(bytes) {
+	return bytes.toString('latin1').split(PING).length - 1;
+}
+
+/** A stream without what weir may put into it: pings, and comments before the first event. */
+export function withoutPings(bytes) {
+	return Buffer.from(bytes.toString('latin1').replaceAll(PING, '').replace(/^(:[^\n]*\n\n)+/, ''), 'latin1');
+}
+
 /** The events of a stream: [{event, data, json}]. Comments are kept as such. */
 export function parseEvents(bytes) {
 	return bytes.toString('utf8').split('\n\n').filter((frame) => frame !== '').map((frame) => {

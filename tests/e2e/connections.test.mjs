@@ -40,7 +40,10 @@ test('C59 the provider\'s connections are used again after whole answers, and no
 		assert.equal((await client.exchange(messageRequest({ key, stream: i % 2 === 1, script: i % 5 === 4 ? { error: 'rate_limit' } : {} }))).status, i % 5 === 4 ? 429 : 200);
 	const used = new Set((await world.provider.requests(50)).map((r) => r.connection));
 	assert.equal(used.size, 1, `${[...used]} since ${begin}`);
-	await client.exchange(messageRequest({ key, stream: true, script: { fault: { kind: 'stall', after_events: 3 } } }), { mayBreak: true }).catch(() => {});
+	await client.exchange(messageRequest({ key, stream: true, script: { fault: { kind: 'bad_chunk', after_events: 3 } } }), { mayBreak: true });
+	assert.equal((await world.ask({ key })).status, 200);
+	const [broken, next] = await world.provider.requests(2);
+	assert.notEqual(next.connection, broken.connection);
 	client.close();
 });
 
@@ -63,6 +66,35 @@ test('a kept connection that the provider has closed is replaced without the cli
 		assert.equal((await client.exchange(messageRequest({ key, script: { framing: 'length', headers: [['connection', 'close']] } }))).status, 200);
 		assert.equal((await client.exchange(messageRequest({ key }))).status, 200);
 	}
+	client.close();
+});
+
+test('a kept connection that the provider closes unannounced does not fail the next request', async () => {
+	const client = await world.open();
+	for (let i = 0; i < 30; i++) {
+		assert.equal((await client.exchange(messageRequest({ key, script: { close_after: true } }))).status, 200);
+		assert.equal((await client.exchange(messageRequest({ key, stream: true, script: { close_after: i % 2 === 0 } }))).status, 200);
+	}
+	client.close();
+});
+
+test('a provider that answers before it has read the body is heard', async () => {
+	const body = messageBody({ messages: [{ role: 'user', content: 'x'.repeat(8 << 20) }] });
+	for (const early of ['too_large', 'edge_too_large', 'overloaded']) {
+		await world.provider.script({ early });
+		const answer = await world.ask({ key, body });
+		assert.ok([413, 529, 502].includes(answer.status), `${answer.status}`);
+		assert.equal((await world.ask({ key })).status, 200);
+	}
+});
+
+test('a request that the provider has taken is not sent twice', async () => {
+	await world.provider.reset();
+	const client = await world.open();
+	assert.equal((await client.exchange(messageRequest({ key }))).status, 200);
+	const broken = await client.exchange(messageRequest({ key, script: { delay_head_ms: 300, fault: { kind: 'reset_before_head' } } }));
+	assert.equal(broken.status, 502);
+	assert.equal((await world.provider.stats()).requests, 2, 'one that was answered, one that was not');
 	client.close();
 });
 
@@ -159,7 +191,7 @@ test('chunk extensions and trailers of a request are read and dropped', async ()
 	const body = messageBody({ script: { events: 0 } });
 	const request = messageRequest({ key });
 	const head = requestBytes({ ...request, body: undefined, headers: [...request.headers, ['transfer-encoding', 'chunked'], ['trailer', 'x-sum']] });
-	await client.write(Buffer.concat([head, Buffer.from(`${body.length.toString(16)};name=value;q="x"\r\n${body}\r\n0\r\nx-sum: 1\r\n\r\n`)]));
+	await client.write(Buffer.concat([head, Buffer.from(`${body.length.toString(16)};name=value\r\n${body}\r\n0\r\nx-sum: 1\r\n\r\n`)]));
 	assert.equal((await client.response()).status, 200);
 	const last = await world.provider.last();
 	assert.equal(last.body_sha256, sha256(Buffer.from(body)));

@@ -41,7 +41,7 @@ for (const upstreamTls of [false, true])
 		for (const tls of [false, true]) {
 			const sides = `client ${tls ? 'TLS' : 'plain'}`;
 
-			test(`C14 C17 C35 ${sides}: bodies and answers, plain and streamed, are the same bytes`, async () => {
+			test(`C14 C17 C19 ${sides}: bodies and answers, plain and streamed, are the same bytes`, async () => {
 				const client = await world.open({ tls });
 				const { last } = await same(world, client, messageRequest({ key, body: ODD_BODY }));
 				assert.equal(last.body_sha256, sha256(Buffer.from(ODD_BODY)));
@@ -82,7 +82,7 @@ for (const upstreamTls of [false, true])
 /** One request for each offset of the answer's body; all answers alike. */
 async function cutEverywhere(world, key, tls, stream, member) {
 	const client = await world.open({ tls });
-	const script = { events: 1, text_bytes: 8, thinking: 1 };
+	const script = { events: 1, text_bytes: 8 };
 	const whole = await client.exchange(messageRequest({ key, script: { ...script, every: 1 }, stream }));
 	const length = whole.body.length;
 	assert.ok(length > 400 && length < 4000, `${length}`);
@@ -109,9 +109,9 @@ describe('plain on both sides', () => {
 
 	test('C26 an answer whose very wire is cut at every offset, head and framing included', async () => {
 		const client = await world.open();
-		for (const [stream, most] of [[true, 3500], [false, 1800]])
-			for (let offset = 1; offset < most; offset += 1) {
-				const answer = await client.exchange(messageRequest({ key, stream, script: { events: 1, text_bytes: 8, wire_cut: [offset, offset + 1] } }));
+		for (const [stream, most] of [[true, 2400], [false, 1400]])
+			for (let offset = 1; offset < most; offset += 3) {
+				const answer = await client.exchange(messageRequest({ key, stream, script: { events: 1, text_bytes: 8, wire_cut: [offset, offset + 1, offset + 2] } }));
 				assert.equal(answer.status, 200);
 			}
 		client.close();
@@ -173,6 +173,13 @@ describe('plain on both sides', () => {
 			assert.equal(last.body_sha256, sha256(Buffer.from(body)), `${size}`);
 		}
 		client.close();
+	});
+
+	test('C58 prompts of markup and script pass unchanged', async () => {
+		const text = '<script>alert(1)</script> <!DOCTYPE html> SELECT * FROM x; -- ../../etc/passwd %00 ${jndi:ldap://x} <?xml version="1.0"?><!ENTITY x SYSTEM "file:///"> {{7*7}}';
+		const body = messageBody({ system: text, messages: [{ role: 'user', content: text }] });
+		assert.equal((await world.ask({ key, body })).status, 200);
+		assert.equal((await world.provider.last()).body.toString(), body);
 	});
 
 	test('C15 versions, betas and other anthropic headers arrive as they were sent', async () => {

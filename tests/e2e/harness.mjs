@@ -11,7 +11,7 @@
 
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -47,7 +47,7 @@ export class Provider {
 			provider.child.once('exit', (code) => reject(new Error(`the provider ended with ${code}`)));
 			provider.child.stdout.once('data', (line) => resolve(JSON.parse(line).port));
 		});
-		provider.url = `${tls ? 'https' : 'http'}://127.0.0.1:${provider.port}`;
+		provider.url = tls ? `https://localhost:${provider.port}` : `http://127.0.0.1:${provider.port}`;
 		return provider;
 	}
 
@@ -70,6 +70,9 @@ export class Provider {
 	}
 	script(...behaviours) { return this.control('POST', '/__script', { behaviours }); }
 	byDefault(behaviour) { return this.control('POST', '/__script', { default: behaviour }); }
+	release(gate) { return this.control('POST', '/__release', { gate }); }
+	/** Waits until so many streams are held at gates. */
+	held(count, ms) { return until(async () => (await this.stats()).held === count, `${count} streams are held`, ms, 30); }
 	reset() { return this.control('POST', '/__reset', {}); }
 
 	async stop() {
@@ -96,7 +99,8 @@ export class Weir {
 		writeFileSync(this.configPath, JSON.stringify(settings, null, 2));
 	}
 
-	async start({ env = {}, args = [] } = {}) {
+	async start({ env = this.env ?? {}, args = [] } = {}) {
+		this.env = env;
 		this.child = spawn(WEIR_BIN, ['serve', '--config', this.configPath, ...args],
 			{ stdio: ['ignore', 'inherit', 'pipe'], detached: true, env: { ...process.env, ...env } });
 		this.exited = new Promise((resolve) => this.child.once('exit', (code, signal) => resolve(code ?? signal)));
@@ -141,20 +145,28 @@ export class Weir {
 	get tlsPort() { return this.listeners.find((l) => l.tls)?.port; }
 	get pid() { return this.child.pid; }
 
-	/** Processes of this weir besides the master: [{pid, name}]. */
+	/** Pids of this weir besides the master's. */
 	children() {
 		const list = readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, 'utf8').trim();
-		return list === '' ? [] : list.split(' ').map((pid) => {
-			try {
-				return { pid: Number(pid), name: readFileSync(`/proc/${pid}/comm`, 'utf8').trim() };
-			} catch {
-				return null;
-			}
-		}).filter(Boolean);
+		return list === '' ? [] : list.split(' ').map(Number);
+	}
+
+	/** What a child is, told by what it has open: worker, keeper, admin, or null. */
+	role(pid) {
+		try {
+			const open = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+			if (open.some((f) => f.endsWith('/ledger/data.mdb')))
+				return 'keeper';
+			if (open.some((f) => f.endsWith('/catalog/data.mdb')))
+				return 'worker';
+			return open.some((f) => f.includes('eventpoll')) ? 'admin' : null;
+		} catch {
+			return null;	/* it has just died */
+		}
 	}
 
 	command(...args) {
-		return run(WEIR_BIN, args);
+		return run(WEIR_BIN, args, { env: this.env });
 	}
 
 	/** A key by the command line: {id, slug, secret, ...}. */
@@ -184,6 +196,19 @@ export class Weir {
 	async record(requestId) {
 		const [record] = await this.records(1, `request_id=${requestId}`);
 		return record;
+	}
+
+	/** Nano-dollars that the store says are spent of the key's (one) budget. */
+	async spent(key) {
+		const listed = await this.command('key', 'list', '--config', this.configPath, '--json');
+		assert.equal(listed.code, 0, listed.stderr);
+		const [budget] = JSON.parse(listed.stdout).find((k) => k.id === key.id).spent;
+		return BigInt(budget.spent_nusd);
+	}
+
+	/** Waits until that is so: records reach the store a moment before levels do. */
+	spends(key, nusd) {
+		return until(async () => (await this.spent(key)) === nusd, `${key.slug} has spent ${nusd}`, 5000, 50);
 	}
 
 	async metrics() {

@@ -49,8 +49,7 @@ async function reconcile(key, answers, limitNusd) {
 	assert.equal(sum, bill, 'sum of records = provider bill');
 	if (limitNusd !== undefined) {
 		assert.ok(sum <= limitNusd, `${sum} of ${limitNusd}`);
-		const spent = await world.weir.spent(key);
-		assert.equal(spent, sum, 'spend of the budget = sum of records');
+		await world.weir.spends(key, sum);
 	}
 	const metrics = await world.weir.metrics();
 	assert.equal(metrics.sum('weir_budget_held_dollars'), 0);
@@ -118,7 +117,7 @@ test('spend is never over the budget at any moment, even while streams run and b
 	}, 'a record of each');
 	const sum = records.reduce((n, r) => n + r.cost_nusd, 0);
 	assert.ok(sum <= 200000000, `${sum}`);
-	assert.equal(await world.weir.spent(key), BigInt(sum));
+	await world.weir.spends(key, BigInt(sum));
 	assert.equal((await world.weir.metrics()).sum('weir_budget_held_dollars'), 0);
 });
 
@@ -127,6 +126,25 @@ test('a request that can never fit is told so, and takes nothing', async () => {
 	const message = refused(await world.ask({ key, body: messageBody({ max_tokens: 100000 }) }), 429, 'billing_error');
 	assert.match(message, /max_tokens/);
 	assert.equal((await world.ask({ key, body: messageBody({ max_tokens: 100 }) })).status, 200);
+});
+
+test('a worker without room for more requests in flight says so, and still records it', async () => {
+	const narrow = await World.open({ workers: 1, settings: { ledger: { inflight: 16 } } });
+	try {
+		const key = await narrow.weir.key('narrow');
+		const held = Array.from({ length: 16 }, () => narrow.ask({ key, stream: true, script: { hold: { after_events: 2, gate: 'room' } } }));
+		await narrow.provider.held(16);
+		const answer = await narrow.ask({ key });
+		refused(answer, 529, 'overloaded_error');
+		await narrow.provider.release('room');
+		for (const h of await Promise.all(held))
+			assert.equal(h.status, 200);
+		assert.equal((await narrow.ask({ key })).status, 200, 'there is room again');
+		const records = await narrow.weir.records(18);
+		assert.equal(records.filter((r) => r.status === 529 && r.outcome === 'refused').length, 1);
+	} finally {
+		await narrow.close();
+	}
 });
 
 test('what was spent is still spent after a restart, and the budget goes on from there', async () => {
@@ -143,7 +161,7 @@ test('what was spent is still spent after a restart, and the budget goes on from
 			}
 			assert.equal(await other.weir.stop(), 0);
 			await other.weir.start();
-			assert.equal(await other.weir.spent(key), spent);
+			assert.equal(await other.weir.spent(key), spent, 'all is stored when weir has stopped');
 		}
 		refused(await other.ask({ key }), 429, 'billing_error');
 		assert.equal((await other.weir.records(5)).length, 5);

@@ -4,26 +4,20 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { sha256 } from '../fake/memory.mjs';
-import { bodyState, parseEvents } from './client.mjs';
+import { bodyState, parseEvents, pingsIn, withoutPings } from './client.mjs';
 import { World, messageBody, messageRequest, refused, until } from './harness.mjs';
 
-const PING = 'event: ping\ndata: {"type":"ping"}\n\n';
 const PING_MS = 250;
 let world, key;
 
 before(async () => {
-	world = await World.open({ settings: { limits: { ping_ms: PING_MS, stream_idle_ms: 3000, first_byte_ms: 3000 } } });
+	world = await World.open({ settings: { limits: { ping_ms: PING_MS, stream_idle_ms: 3000, first_byte_ms: 4000 } } });
 	key = await world.weir.key('streams');
 });
 after(() => world.close());
 
 const ask = (script, rest = {}) => world.ask({ key, script, stream: true, ...rest });
 const record = (answer) => world.weir.record(answer.headers.get('x-weir-request-id'));
-
-/** A stream without what weir put into it: pings and comments between frames. */
-function withoutPings(body) {
-	return Buffer.from(body.toString('latin1').replaceAll(PING, '').replace(/^(:[^\n]*\n\n)+/, ''), 'latin1');
-}
 
 test('C25 every event leaves as it comes: none waits for the next', async () => {
 	const client = await world.open();
@@ -60,7 +54,7 @@ test('C25 the first byte is at most 50 ms behind the provider\'s', async () => {
 
 test('C27 a provider that falls silent: pings at the borders of frames, none after the end', async () => {
 	const answer = await ask({ events: 4, pause: { after_events: 4, ms: 1400 } });
-	const pings = answer.body.toString().split(PING).length - 1;
+	const pings = pingsIn(answer.body);
 	assert.ok(pings >= 3 && pings <= 6, `${pings} pings in 1.4 s`);
 	const last = await world.provider.last();
 	assert.equal(sha256(withoutPings(answer.body)), last.sent_sha256);
@@ -74,7 +68,7 @@ test('C27 silence in the middle of an event: the ping does not tear it', async (
 	const middle = whole.body.indexOf('content_block_delta', whole.body.length / 2) + 9;
 	const answer = await ask({ events: 4, cut: [middle], gap_ms: 900 });
 	const last = await world.provider.last();
-	assert.ok(answer.body.toString().includes(PING));
+	assert.ok(pingsIn(answer.body) > 0);
 	assert.equal(sha256(withoutPings(answer.body)), last.sent_sha256);
 	for (const event of parseEvents(answer.body))
 		assert.equal(event.json.type, event.event);
@@ -164,12 +158,34 @@ test('a stalled stream ends with a timeout event after stream_idle_ms', async ()
 	await until(async () => (await world.provider.last()).peer_left_ms !== null, 'the provider is released');
 });
 
+test('C27 a stream of announced length gets no ping, for there is no room for one', async () => {
+	const answer = await ask({ events: 4, framing: 'length', cut: [700], gap_ms: 900 });
+	assert.equal(answer.status, 200);
+	const last = await world.provider.last();
+	assert.equal(sha256(withoutPings(answer.body)), last.sent_sha256, answer.body.toString());
+});
+
+test('C30 a stream of announced length that breaks off does not look whole', async () => {
+	const answer = await ask({ events: 20, framing: 'length', delay_ms: 2, fault: { kind: 'reset', after_events: 10 } }, { mayBreak: true });
+	assert.ok(answer.cut || parseEvents(answer.body).at(-1).event === 'error', answer.body.toString().slice(-300));
+});
+
+test('C25 events in every spelling leave as they come', async () => {
+	for (const style of ['crlf', 'cr', 'comments', 'lines', 'nameless']) {
+		const answer = await ask({ style, events: 10, delay_ms: 40 });
+		assert.ok(answer.times.at(-1) - answer.times[0] > 200, `${style}: all came at once`);
+		assert.ok(answer.parts.length >= 8, `${style}: ${answer.parts.length} pieces`);
+	}
+});
+
 test('C32 no answer before first_byte_ms: 504 for a plain request, an event for a stream', async () => {
 	const plain = await world.ask({ key, script: { fault: { kind: 'stall_before_head' } } });
 	refused(plain, 504, 'timeout_error');
+	assert.ok((await world.weir.record(plain.headers.get('request-id'))).cost_nusd > 0, 'the provider may have read the prompt');
 	const streamed = await ask({ fault: { kind: 'stall_before_head' } }, { mayBreak: true });
 	assert.equal(streamed.status, 200);
 	assert.equal(parseEvents(withoutPings(streamed.body)).at(-1).json.error.type, 'timeout_error');
+	assert.ok((await record(streamed)).cost_nusd > 0, 'the same for a stream');
 });
 
 test('C32 a plain request with max_tokens 64000 answers one JSON Message with usage', async () => {
@@ -214,11 +230,27 @@ test('C31 a client that leaves before the answer begins', async () => {
 	const last = await world.provider.last();
 	assert.equal(last.id, before);
 	assert.ok(last.peer_left_ms - left < 1000);
+	const [entry] = (await world.weir.logs(`key_id=${key.id}`)).slice(-1);
+	assert.equal(entry.outcome, 'client_gone');
+	assert.ok(entry.cost_nusd > 0 && entry.flags.includes('estimated'), 'the provider may have read the prompt');
+});
+
+test('a client that reads nothing for stream_idle_ms is let go, and the provider too', async () => {
+	const client = await world.open();
+	await client.send(messageRequest({ key, stream: true, script: { events: 2500, text_bytes: 16000 } }));
+	await client.head();
+	client.pause();
+	const last = await until(async () => { const r = (await world.provider.requests(1))[0]; return r.peer_left_ms !== null && r; }, 'the provider is released', 20000, 100);
+	assert.equal(last.complete, false);
+	const [entry] = await until(async () => { const found = await world.weir.logs(`provider_request_id=${last.id}`); return found.length > 0 && found; }, 'its record');
+	assert.equal(entry.outcome, 'client_gone');
+	assert.ok(entry.cost_nusd > 0);
+	client.close();
 });
 
 test('back-pressure: a client that does not read holds the provider, and nobody\'s memory', async () => {
 	const client = await world.open();
-	await client.send(messageRequest({ key, stream: true, script: { events: 6000, text_bytes: 16000 } }));
+	await client.send(messageRequest({ key, stream: true, script: { events: 2500, text_bytes: 16000 } }));
 	const head = await client.head();
 	client.pause();
 	let seen = -1;
@@ -229,14 +261,14 @@ test('back-pressure: a client that does not read holds the provider, and nobody\
 		seen = now;
 		return undefined;
 	}, 'the provider is held', 15000, 400);
-	assert.ok(stuck < 40 << 20, `${stuck} bytes were taken without a reader`);
+	assert.ok(stuck < 24 << 20, `${stuck} bytes were taken without a reader`);
 	client.resume();
 	const state = bodyState(head, 'POST'), parts = [];
 	client.deadlineMs = 60000;
 	for (let part; (part = await client.part(state)) !== null;)
 		parts.push(part);
 	const last = await world.provider.last();
-	assert.ok(last.sent_bytes > 90 << 20);
+	assert.ok(last.sent_bytes > 38 << 20);
 	assert.equal(sha256(withoutPings(Buffer.concat(parts))), last.sent_sha256);
 	client.close();
 });

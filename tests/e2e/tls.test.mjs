@@ -7,6 +7,7 @@ import tls from 'node:tls';
 
 import { sha256 } from '../fake/memory.mjs';
 import { makeAuthority, makeCertificate } from './certificates.mjs';
+import { parseEvents } from './client.mjs';
 import { Client, Provider, World, messageRequest, refused, requestBytes, run } from './harness.mjs';
 
 const WORKERS = 4;
@@ -50,13 +51,10 @@ test('C56 TLS 1.1 and older, and a certificate of a CA that the client does not 
 });
 
 test('a client resumes its session at whatever worker answers', async () => {
-	const session = await new Promise((resolve, reject) => {
-		connect().then((socket) => {
-			socket.once('session', resolve);
-			socket.on('data', () => {});
-			socket.write(requestBytes({ method: 'GET', path: '/healthz' }));
-		}, reject);
-	});
+	/* TLS 1.2 has its ticket at the end of the handshake, 1.3 sends it after. */
+	const first = tls.connect({ port: world.weir.tlsPort, host: '127.0.0.1', servername: 'localhost', ca: world.authority.pem });
+	const session = await new Promise((resolve, reject) => first.once('session', resolve).once('error', reject));
+	first.destroy();
 	let reused = 0;
 	const rounds = 24;
 	for (let i = 0; i < rounds; i++) {
@@ -99,6 +97,13 @@ test('garbage, plain HTTP and half a handshake at the TLS port disturb nobody', 
 		client.close();
 	}
 	assert.equal((await world.ask({ key, tls: true })).status, 200);
+});
+
+test('an answer that ends with the connection, but not with the word of TLS, does not look whole', async () => {
+	for (const stream of [false, true]) {
+		const answer = await world.ask({ key, stream, mayBreak: true, script: { events: 50, framing: 'close', fault: { kind: 'truncate' } } });
+		assert.ok(answer === null || answer.cut || answer.status >= 500 || parseEvents(answer.body).at(-1).event === 'error', `stream: ${stream}`);
+	}
 });
 
 test('a provider whose certificate is not to be believed gets no request', async () => {

@@ -69,6 +69,13 @@ export class Sender {
 
 	/** Returns true if the whole answer left. */
 	async send(plan) {
+		const whole = await this.sendPlan(plan);
+		if (whole && this.script.close_after)
+			this.connection.close();
+		return whole;
+	}
+
+	async sendPlan(plan) {
 		const { script, connection } = this;
 		this.entry.status = plan.status;
 		this.plan = plan;
@@ -160,8 +167,8 @@ export class Sender {
 
 	/** Pieces from i on that may leave in one write. */
 	batch(i, stop) {
-		const { delay_ms, cut, every, pause } = this.script;
-		const alone = delay_ms !== undefined || cut || every || pause;
+		const { delay_ms, cut, every, pause, hold } = this.script;
+		const alone = delay_ms !== undefined || cut || every || pause || hold;
 		const batch = this.pieces.slice(i, alone ? i + 1 : i + BATCH);
 		let offset = this.offset;
 		return batch.map((b) => {
@@ -172,7 +179,13 @@ export class Sender {
 	}
 
 	async between() {
-		const { delay_ms, gap_ms, pause, cut, every } = this.script;
+		const { delay_ms, gap_ms, pause, hold, cut, every } = this.script;
+		if (hold && this.entry.events_sent === hold.after_events && !this.paused) {
+			this.paused = true;
+			this.memory.held++;
+			await this.connection.await(this.memory.gate(hold.gate).opened);
+			this.memory.held--;
+		}
 		if (pause && this.entry.events_sent === pause.after_events && !this.paused) {
 			this.paused = true;
 			await this.connection.pause(pause.ms);
@@ -301,6 +314,7 @@ const BODY_FAULTS = {
 		s.connection.reset();
 	},
 	close: (s) => s.connection.close(),
+	truncate: (s) => s.connection.truncate(),
 	stall,
 	bad_chunk: async (s) => {
 		await write(s, 'zz\r\nnot a size\r\n');

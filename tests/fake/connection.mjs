@@ -14,10 +14,12 @@ export class Connection {
 
 	/**
 	 * `socket` carries the bytes, `raw` is its TCP socket (the same one without
-	 * TLS). `serve(connection, request)` answers one request.
+	 * TLS). `serve(connection, request)` answers one request, `early(head)` may
+	 * give an answer (bytes) before the body has come, `refused` hears of bytes
+	 * that are not HTTP.
 	 */
-	constructor(id, socket, raw, { serve, refused }) {
-		Object.assign(this, { id, socket, raw, serve, refused, gone: false, leftMs: null, requests: 0, closing: false });
+	constructor(id, socket, raw, { serve, early, refused }) {
+		Object.assign(this, { id, socket, raw, serve, early, refused, gone: false, leftMs: null, requests: 0, closing: false });
 		raw.setNoDelay(true);
 		socket.on('data', (bytes) => this.#data(bytes));
 		for (const signal of ['end', 'close', 'error'])
@@ -37,6 +39,12 @@ export class Connection {
 			if (!(e instanceof WireError))
 				throw e;
 			this.#refuse(e.message);
+			return;
+		}
+		const hasty = this.#reader.waiting && !this.#serving && this.early(this.#reader.waiting);
+		if (hasty) {
+			this.closing = true;
+			this.socket.end(hasty);
 			return;
 		}
 		if (this.#reader.takeExpectation())
@@ -109,6 +117,17 @@ export class Connection {
 		});
 	}
 
+	/** Waits for a promise, less if the peer leaves. */
+	await(promise) {
+		if (this.gone)
+			return Promise.resolve();
+		return new Promise((resolve) => {
+			const wake = () => { this.#waiters.delete(wake); resolve(); };
+			this.#waiters.add(wake);
+			promise.then(wake);
+		});
+	}
+
 	/** One turn of the event loop, so that two writes are two segments. */
 	turn() {
 		return new Promise((resolve) => setImmediate(resolve));
@@ -119,6 +138,13 @@ export class Connection {
 		this.closing = true;
 		this.raw.resetAndDestroy();
 		this.#left();
+	}
+
+	/** Ends the TCP connection under TLS, without TLS's word that this is the end. */
+	truncate() {
+		this.closing = true;
+		this.raw.end();
+		this.socket.removeAllListeners('data');
 	}
 
 	/** Ends it in order, whatever was promised. */

@@ -14,7 +14,24 @@ export const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex'
 export class Memory {
 	constructor() {
 		this.connections = { opened: 0, open: 0, resumed: 0, protocols: {}, requests_most: 0 };
+		this.held = 0;
+		this.gates = new Map();
 		this.reset();
+	}
+
+	/** A promise that release() fulfils: streams that are held at one gate. */
+	gate(name) {
+		if (!this.gates.has(name)) {
+			const gate = {};
+			gate.opened = new Promise((resolve) => { gate.open = resolve; });
+			this.gates.set(name, gate);
+		}
+		return this.gates.get(name);
+	}
+
+	release(name) {
+		this.gate(name).open();
+		this.gates.delete(name);
 	}
 
 	/** Forgets requests; connections that are open stay counted. */

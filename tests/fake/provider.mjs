@@ -14,6 +14,7 @@
 //	GET  /__stats		connections, requests in flight
 //	POST /__script		{"behaviours":[script, ...]} for the next requests,
 //				{"default":script} for all that say nothing
+//	POST /__release		{"gate":name}: streams held there go on
 //	POST /__reset		forget requests, bill, violations, scripts
 
 import { randomBytes } from 'node:crypto';
@@ -26,7 +27,7 @@ import { Sender, planAnswer } from './answer.mjs';
 import { PriceList } from './bill.mjs';
 import { Refusal, checkRequest, violationsOf } from './checks.mjs';
 import { Connection } from './connection.mjs';
-import { REASONS, envelope } from './errors.mjs';
+import { ERRORS, REASONS, envelope } from './errors.mjs';
 import { Memory } from './memory.mjs';
 import { scriptOf } from './script.mjs';
 import { responseHead } from './wire.mjs';
@@ -89,12 +90,23 @@ async function control(connection, request) {
 		'GET /__bill': () => memory.bill(),
 		'GET /__requests': () => memory.list(Number(url.searchParams.get('last') ?? 1000), url.searchParams.has('bodies')),
 		'GET /__violations': () => memory.violations,
-		'GET /__stats': () => ({ ...memory.connections, requests: memory.requests.length, in_flight: memory.inFlight }),
+		'GET /__stats': () => ({ ...memory.connections, requests: memory.requests.length, in_flight: memory.inFlight, held: memory.held }),
 		'POST /__script': () => setScript(JSON.parse(request.body.toString('utf8'))),
+		'POST /__release': () => { memory.release(JSON.parse(request.body.toString('utf8')).gate); return {}; },
 		'POST /__reset': () => { memory.reset(); queue = []; standing = {}; return {}; },
 	};
 	const answer = answers[`${request.method} ${url.pathname}`];
 	await reply(connection, answer ? 200 : 404, Buffer.from(JSON.stringify(answer ? answer() : { error: 'no such control' })));
+}
+
+/** A queued {"early": name} answers at the head, as an edge does with a body that is too large. */
+function early(head) {
+	const name = head.target.startsWith('/__') ? undefined : queue[0]?.early;
+	if (name === undefined)
+		return null;
+	queue.shift();
+	const { status, headers, body } = ERRORS[name];
+	return Buffer.concat([responseHead(status, REASONS[status], [...headers, ['content-length', Buffer.byteLength(body)], ['connection', 'close']]), Buffer.from(body)]);
 }
 
 function setScript(words) {
@@ -108,7 +120,7 @@ function setScript(words) {
 function accepted(socket, raw) {
 	const c = memory.connections;
 	const connection = new Connection(++c.opened, socket, raw, {
-		serve, refused: (_, why) => memory.violation(null, `bad HTTP: ${why}`),
+		serve, early, refused: (_, why) => memory.violation(null, `bad HTTP: ${why}`),
 	});
 	c.open++;
 	raw.once('close', () => { c.open--; });

@@ -41,7 +41,12 @@ export class RequestReader {
 		return !this.#request && this.#buffer.length === 0;
 	}
 
-	/** The head that waits for its body, if it asked to be told to go on. */
+	/** A head that is complete while its body is still coming, or null. */
+	get waiting() {
+		return this.#request;
+	}
+
+	/** True once for a head that asked to be told to go on. */
 	takeExpectation() {
 		if (!this.#request?.expects)
 			return false;
