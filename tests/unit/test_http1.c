@@ -164,7 +164,8 @@ static void
 requests(void **state)
 {
 	(void)state;
-	expect(false, false, "GET /v1/models?limit=5 HTTP/1.1\r\nHost: a.example:8080\r\nX-Api-Key:  k \t\r\nEmpty:\r\n\r\n",
+	expect(false, false,
+	    "GET /v1/models?limit=5 HTTP/1.1\r\nHost: a.example:8080\r\nX-Api-Key:  k \t\r\nEmpty:\r\n\r\n",
 	    "<GET /v1/models?limit=5 1.1 cl=-1 keep|host=a.example:8080|x-api-key=k|empty=>[].");
 	expect(false, false, "POST /v1/messages HTTP/1.1\r\nhost: a\r\nCONTENT-Length: 5\r\n\r\nhello",
 	    "<POST /v1/messages 1.1 cl=5 keep|host=a|content-length=5>[hello].");

@@ -140,7 +140,9 @@ bytes_in_any_pieces(void **state)
 	for (size_t i = 0; i < n; i++)
 		bytes[i] = (char)(i * 31 >> 3);
 	for (size_t i = 0; i < sizeof(pieces) / sizeof(*pieces); i++) {
-		const struct slice body[] = { { bytes, 10 }, { bytes + 10, 0 }, { bytes + 10, 40000 }, { bytes + 40010, n - 40010 } };
+		const struct slice body[] = {
+			{ bytes, 10 }, { bytes + 10, 0 }, { bytes + 10, 40000 }, { bytes + 40010, n - 40010 },
+		};
 		struct side c, s;
 
 		side_init(&c, client, "localhost");
