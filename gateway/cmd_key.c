@@ -116,11 +116,11 @@ secret_make(struct secret *s)
 
 /* What was printed has arrived, or the exit status says that it has not. */
 static int
-printed(void)
+printed(const char *cure)
 {
 	if (fflush(stdout) == 0)
 		return 0;
-	fprintf(stderr, "weir: key: cannot write the output: %s\n", strerror(errno));
+	fprintf(stderr, "weir: key: cannot write the output: %s%s\n", strerror(errno), cure);
 	return 1;
 }
 
@@ -150,7 +150,7 @@ print_secret(struct slice json, const char *secret, bool as_json, const char *no
 	} else {
 		printf("key     %.*s (%.*s)\nsecret  %s\n%s\n", (int)slug.n - 2, slug.p + 1, (int)id.n - 2, id.p + 1, secret, note);
 	}
-	return printed();
+	return printed(" (the key is made: weir key rotate gives it another secret)");
 }
 
 static int
@@ -581,7 +581,7 @@ key_revoke(int argc, char **argv)
 			printf("{\"id\":%.*s,\"slug\":%.*s,\"enabled\":false}\n", SLICE_FMT(id), SLICE_FMT(slug));
 		else
 			printf("revoked: %.*s (%.*s)\n", (int)slug.n - 2, slug.p + 1, (int)id.n - 2, id.p + 1);
-		status = printed();
+		status = printed("");
 	}
 	buf_free(&c.document);
 	return status;
@@ -610,7 +610,7 @@ key_list(int argc, char **argv)
 		settings_put(settings);
 	if (key_table_print(store.folder, json, why, sizeof(why)) != 0)
 		return failed("key list", why);
-	return printed();
+	return printed("");
 }
 
 int

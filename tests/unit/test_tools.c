@@ -230,6 +230,21 @@ the_secret_is_nowhere_in_the_store(void **state)
 }
 
 static void
+a_secret_that_nobody_saw_is_told(void **state)
+{
+	const char *const words[] = { "key", "create", "--slug", "alice", NULL };
+	int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+
+	(void)state;
+	assert_true(full >= 0);
+	assert_int_equal(end(start(cmd_key, full, -1, words)), 1);
+	close(full);
+	read_file(err_path, err, sizeof(err));
+	assert_non_null(strstr(err, "rotate"));
+	assert_int_equal(KEY("rotate", "alice"), 0);
+}
+
+static void
 rotation_and_revocation(void **state)
 {
 	char first[128], second[128], third[128], fourth[128];
@@ -560,6 +575,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_created_key_is_what_was_asked_for),
 		TEST(the_secret_is_nowhere_in_the_store),
+		TEST(a_secret_that_nobody_saw_is_told),
 		TEST(rotation_and_revocation),
 		TEST(many_rotations_keep_the_newest),
 		TEST(the_list_has_all_but_secrets),
