@@ -66,8 +66,8 @@ layout_hash(void)
 	static const uint64_t facts[] = {
 		LAYOUT_VERSION, CACHE_LINE, WORKERS_MAX, PROC_COUNT, CHARGES_MAX, JOURNAL_MAX, RING_ALIGN,
 		sizeof(pthread_mutex_t), sizeof(struct arena_sizes),
-		sizeof(struct shm_header), FIELD(shm_header, sizes), FIELD(shm_header, procs_at),
-		FIELD(shm_header, metrics_at), FIELD(shm_header, ledger),
+		sizeof(struct shm_header), FIELD(shm_header, sizes), FIELD(shm_header, at),
+		INDEX_FACTOR, FIELD(shm_header, ledger),
 		sizeof(struct shm_ledger), FIELD(shm_ledger, sequence), FIELD(shm_ledger, meters_used),
 		sizeof(struct shm_proc), FIELD(shm_proc, restarts),
 		sizeof(struct shm_undo), sizeof(struct shm_journal), FIELD(shm_journal, undo),
@@ -143,12 +143,13 @@ header_plan(struct shm_header *h, const struct arena_sizes *s)
 	uint64_t end = sizeof(*h);
 
 	h->sizes = *s;
-	h->procs_at = section(&end, PROC_COUNT, sizeof(struct shm_proc));
-	h->workers_at = section(&end, s->workers, sizeof(struct shm_worker));
-	h->meters_at = section(&end, s->meters, sizeof(struct shm_meter));
-	h->pages_at = section(&end, (uint64_t)s->workers * s->inflight, sizeof(struct inflight));
-	h->rings_at = section(&end, s->workers, s->ring_bytes);
-	h->metrics_at = section(&end, s->workers, sizeof(struct shm_metrics));
+	h->at.procs = section(&end, PROC_COUNT, sizeof(struct shm_proc));
+	h->at.workers = section(&end, s->workers, sizeof(struct shm_worker));
+	h->at.meters = section(&end, s->meters, sizeof(struct shm_meter));
+	h->at.index = section(&end, (uint64_t)s->meters * INDEX_FACTOR, sizeof(uint64_t));
+	h->at.pages = section(&end, (uint64_t)s->workers * s->inflight, sizeof(struct inflight));
+	h->at.rings = section(&end, s->workers, s->ring_bytes);
+	h->at.metrics = section(&end, s->workers, sizeof(struct shm_metrics));
 	h->bytes = section(&end, 0, 0);
 }
 
@@ -178,7 +179,7 @@ file_trust(int fd, const char *boot, struct shm_header *h)
 		return FOREIGN;
 	header_plan(&plan, &h->sizes);
 	return h->bytes == plan.bytes && (uint64_t)st.st_size == plan.bytes &&
-	    memcmp(&h->procs_at, &plan.procs_at, 6 * sizeof(uint64_t)) == 0 ? TRUSTED : FOREIGN;
+	    memcmp(&h->at, &plan.at, sizeof(plan.at)) == 0 ? TRUSTED : FOREIGN;
 }
 
 static int
@@ -399,8 +400,7 @@ attach_own(struct arena *a, const char *path, char *why, size_t why_size)
 		close(fd);
 		return keep_aside(path, why, why_size);
 	}
-	CHECK(!"a trust");
-	return -1;
+	check_failed("no such trust", __FILE__, __LINE__);
 }
 
 int

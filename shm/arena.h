@@ -8,7 +8,7 @@
  *	header		magic, layout hash, boot id, sizes, epoch
  *	journal		the ledger's lock and its undo journal (ledger.h)
  *	processes	one row a process: pid, start, heartbeat, restarts
- *	meters		hash table: 128-bit id -> token bucket or budget
+ *	meters		table and index: 128-bit id -> token bucket or budget
  *	in flight	a page for each request that is being served, per worker
  *	rings		finished requests that wait for the keeper, per worker
  *	metrics		counters and histograms, per worker (metrics.h)

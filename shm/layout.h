@@ -64,7 +64,9 @@ struct shm_header {
 	uint64_t bytes;			/* of the whole file */
 	uint64_t epoch;
 	struct arena_sizes sizes;
-	uint64_t procs_at, workers_at, meters_at, pages_at, rings_at, metrics_at;	/* offsets in bytes */
+	struct shm_sections {		/* offsets in bytes */
+		uint64_t procs, workers, meters, index, pages, rings, metrics;
+	} at;
 	struct shm_ledger ledger;
 };
 
@@ -79,7 +81,7 @@ struct shm_proc {
 /*
  * The undo journal: the words that the step under way has changed, with what
  * they were. count = 0 is the normal state. 16 charges that all create their
- * meter are 16 * 10 words and a few.
+ * meter are 16 * 11 words and a few.
  */
 #define JOURNAL_MAX 255
 
@@ -114,9 +116,14 @@ struct shm_worker {
 };
 
 /*
- * A meter: one line of cache. All words journalled. Rows are never given
- * back, so a row number stays true for as long as the arena lives.
+ * A meter: one line of cache. All words journalled. Rows are given out in order
+ * and never given back: a row number stays true for as long as the arena lives.
+ *
+ * The index has INDEX_FACTOR words for each row, journalled too: 0, or the
+ * upper half of the id's hash << 32 | row + 1.
  */
+#define INDEX_FACTOR 2
+
 struct shm_meter {
 	_Alignas(CACHE_LINE) _Atomic uint64_t id_hi;	/* both 0: the row is free */
 	_Atomic uint64_t id_lo;
@@ -196,40 +203,46 @@ static inline struct shm_worker *
 layout_worker(const struct arena *a, uint32_t worker)
 {
 	CHECK(worker < a->header->sizes.workers);
-	return (struct shm_worker *)((char *)a->header + a->header->workers_at) + worker;
+	return (struct shm_worker *)((char *)a->header + a->header->at.workers) + worker;
 }
 
 static inline struct shm_meter *
 layout_meters(const struct arena *a)
 {
-	return (struct shm_meter *)((char *)a->header + a->header->meters_at);
+	return (struct shm_meter *)((char *)a->header + a->header->at.meters);
+}
+
+static inline _Atomic uint64_t *
+layout_index(const struct arena *a)
+{
+	return (_Atomic uint64_t *)((char *)a->header + a->header->at.index);
 }
 
 static inline struct inflight *
 layout_pages(const struct arena *a, uint32_t worker)
 {
-	return (struct inflight *)((char *)a->header + a->header->pages_at) +
+	return (struct inflight *)((char *)a->header + a->header->at.pages) +
 	    (size_t)worker * a->header->sizes.inflight;
 }
 
 static inline char *
 layout_ring(const struct arena *a, uint32_t worker)
 {
-	return (char *)a->header + a->header->rings_at + (size_t)worker * a->header->sizes.ring_bytes;
+	return (char *)a->header + a->header->at.rings + (size_t)worker * a->header->sizes.ring_bytes;
 }
 
 static inline struct shm_metrics *
 layout_metrics(const struct arena *a, uint32_t worker)
 {
 	CHECK(worker < a->header->sizes.workers);
-	return (struct shm_metrics *)((char *)a->header + a->header->metrics_at) + worker;
+	return (struct shm_metrics *)((char *)a->header + a->header->at.metrics) + worker;
 }
 
 static inline struct shm_proc *
 layout_proc(const struct arena *a, uint32_t row)
 {
 	CHECK(row < PROC_COUNT);
-	return (struct shm_proc *)((char *)a->header + a->header->procs_at) + row;
+	return (struct shm_proc *)((char *)a->header + a->header->at.procs) + row;
 }
 
 #endif

@@ -55,7 +55,7 @@ take_all(struct step *s, struct inflight *e, struct charge *charges, uint32_t n,
 
 	for (uint32_t i = 0; i < n; i++) {
 		struct charge *c = &charges[i];
-		struct shm_meter *m = meter_obtain(s, c, &c->row);
+		struct shm_meter *m = meter_obtain(s, c);
 
 		if (!m)
 			return LEDGER_FULL;

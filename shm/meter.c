@@ -1,9 +1,11 @@
 /*
- * shm/meter.c -- token buckets and budgets in a hash table.
+ * shm/meter.c -- token buckets and budgets in a table.
  *
- * The table uses open addressing with linear probing; rows are never removed,
- * so a row number is a lasting name and a charge carries the one of its last
- * use as a hint. One row in eight stays free, which keeps probes short.
+ * Rows are given out one after the other and never taken back, so a row number
+ * is a lasting name, and the meters of one request, made in one admission, lie
+ * side by side. A charge carries the row of its last use as a hint; without it
+ * an index finds the row: open addressing with linear probing, half empty even
+ * when all rows are taken.
  *
  * A bucket is one word, the time at which it will be full again (GCRA). With
  * limit L and window W a unit is worth W/L ns; n units cost floor(n*W/L), and
@@ -51,14 +53,19 @@ period_of(const struct shm_meter *m)
 	return (enum meter_period)(word_get(&m->what) >> 8);
 }
 
+/* The calendar is asked once a day: each period begins at some midnight. */
 struct moment
 moment_of(struct now now)
 {
-	struct moment at = { .mono_ns = now.mono_ns, .wall_ns = now.wall_ns };
+	static _Thread_local struct moment today = { .period = { [PERIOD_DAILY] = INT64_MIN } };
+	int64_t day = period_index(PERIOD_DAILY, now.wall_ns);
 
-	for (int p = PERIOD_TOTAL; p <= PERIOD_MONTHLY; p++)
-		at.period[p] = period_index((enum meter_period)p, now.wall_ns);
-	return at;
+	if (today.period[PERIOD_DAILY] != day)
+		for (int p = PERIOD_TOTAL; p <= PERIOD_MONTHLY; p++)
+			today.period[p] = period_index((enum meter_period)p, now.wall_ns);
+	today.mono_ns = now.mono_ns;
+	today.wall_ns = now.wall_ns;
+	return today;
 }
 
 /* ---- the table ---- */
@@ -69,41 +76,37 @@ has_id(const struct shm_meter *m, struct meter_id id)
 	return word_get(&m->id_lo) == id.lo && word_get(&m->id_hi) == id.hi;
 }
 
-static bool
-is_free(const struct shm_meter *m)
-{
-	return word_get(&m->id_lo) == 0 && word_get(&m->id_hi) == 0;
-}
-
-/* Ids are hashes already; they are mixed because tests use small numbers. */
-static uint32_t
-home_row(const struct arena *a, struct meter_id id)
+/* Ids are hashes already; they are mixed because tests use small numbers. The
+ * low half says where in the index, the high half is the tag that stands there. */
+static uint64_t
+hash_of(struct meter_id id)
 {
 	uint64_t h = (id.hi ^ (id.lo * UINT64_C(0x9e3779b97f4a7c15))) * UINT64_C(0xd6e8feb86659fd93);
 
-	return (uint32_t)(h >> 32) & (a->header->sizes.meters - 1);
+	return h ^ h >> 32;
 }
 
-/* The id's row, or else the free row where it would go, or ROW_NONE. */
-static uint32_t
-probe(const struct arena *a, struct meter_id id)
+/* The id's place in the index. Its word is 0 if there is no such meter. */
+static _Atomic uint64_t *
+place_of(const struct arena *a, struct meter_id id)
 {
 	const struct shm_meter *rows = layout_meters(a);
-	uint32_t count = a->header->sizes.meters;
-	uint32_t row = home_row(a, id);
+	_Atomic uint64_t *index = layout_index(a);
+	uint64_t hash = hash_of(id), mask = (uint64_t)a->header->sizes.meters * INDEX_FACTOR - 1;
 
-	for (uint32_t i = 0; i < count; i++, row = (row + 1) & (count - 1))
-		if (has_id(&rows[row], id) || is_free(&rows[row]))
-			return row;
-	return ROW_NONE;
+	for (uint64_t at = hash & mask;; at = (at + 1) & mask) {
+		uint64_t word = word_get(&index[at]);
+
+		if (word == 0 || (word >> 32 == hash >> 32 && has_id(&rows[(uint32_t)word - 1], id)))
+			return &index[at];
+	}
 }
 
 void
 meter_prefetch(const struct arena *a, const struct charge *c)
 {
-	uint32_t row = c->row < a->header->sizes.meters ? c->row : home_row(a, c->id);
-
-	__builtin_prefetch(&layout_meters(a)[row], 1);
+	if (c->row < a->header->sizes.meters)
+		__builtin_prefetch(&layout_meters(a)[c->row], 1);
 }
 
 static void
@@ -113,30 +116,41 @@ set_if_new(struct step *s, _Atomic uint64_t *word, uint64_t value)
 		journal_set(s, word, value);
 }
 
-struct shm_meter *
-meter_obtain(struct step *s, const struct charge *c, uint32_t *row)
+/* Takes the next row for a meter that has none. */
+static uint32_t
+row_take(struct step *s, _Atomic uint64_t *place, const struct charge *c)
 {
-	const struct arena_sizes *sizes = &s->a->header->sizes;
-	struct shm_meter *rows = layout_meters(s->a);
 	_Atomic uint64_t *used = &s->a->header->ledger.meters_used;
-	uint64_t what = what_of(c->kind, c->period);
+	uint64_t row = word_get(used);
+
+	if (row == s->a->header->sizes.meters)
+		return ROW_NONE;
+	struct shm_meter *m = &layout_meters(s->a)[row];
+	journal_set(s, used, row + 1);
+	journal_set(s, &m->what, what_of(c->kind, c->period));
+	journal_set(s, &m->id_hi, c->id.hi);
+	journal_set(s, &m->id_lo, c->id.lo);
+	journal_set(s, place, hash_of(c->id) >> 32 << 32 | (row + 1));
+	return (uint32_t)row;
+}
+
+struct shm_meter *
+meter_obtain(struct step *s, struct charge *c)
+{
+	struct shm_meter *rows = layout_meters(s->a);
 
 	CHECK(c->id.hi != 0 || c->id.lo != 0);
-	*row = c->row < sizes->meters && has_id(&rows[c->row], c->id) ? c->row : probe(s->a, c->id);
-	if (*row == ROW_NONE)
-		return NULL;
+	if (c->row >= s->a->header->sizes.meters || !has_id(&rows[c->row], c->id)) {
+		_Atomic uint64_t *place = place_of(s->a, c->id);
+		uint64_t word = word_get(place);
 
-	struct shm_meter *m = &rows[*row];
-	if (is_free(m)) {
-		if (word_get(used) >= sizes->meters - sizes->meters / 8)
+		c->row = word != 0 ? (uint32_t)word - 1 : row_take(s, place, c);
+		if (c->row == ROW_NONE)
 			return NULL;
-		journal_set(s, used, word_get(used) + 1);
-		journal_set(s, &m->what, what);
-		journal_set(s, &m->id_hi, c->id.hi);
-		journal_set(s, &m->id_lo, c->id.lo);
 	}
+	struct shm_meter *m = &rows[c->row];
 	/* One id is one meter; policy/key.c puts kind and period into the id. */
-	CHECK(word_get(&m->what) == what);
+	CHECK(word_get(&m->what) == what_of(c->kind, c->period));
 	set_if_new(s, &m->limit, (uint64_t)c->limit);
 	set_if_new(s, &m->window_ns, (uint64_t)c->window_ns);
 	return m;
@@ -278,8 +292,7 @@ ledger_load(struct arena *a, struct meter_id id, enum meter_period period, int64
 {
 	struct charge c = { .id = id, .kind = METER_BUDGET, .period = period, .row = ROW_NONE };
 	struct step s = journal_begin(a, 0);
-	uint32_t row;
-	struct shm_meter *m = meter_obtain(&s, &c, &row);
+	struct shm_meter *m = meter_obtain(&s, &c);
 
 	if (m) {
 		set_if_new(&s, &m->period_index, (uint64_t)index);
@@ -320,9 +333,14 @@ copy_words(const struct arena *a, uint32_t row, struct meter_words *out)
 static bool
 copy_meter(const struct arena *a, const struct meter_id *id, uint32_t row, struct meter_words *out)
 {
-	if (id)
-		row = probe(a, *id);
-	return row != ROW_NONE && copy_words(a, row, out);
+	if (id) {
+		uint64_t word = word_get(place_of(a, *id));
+
+		if (word == 0)
+			return false;
+		row = (uint32_t)word - 1;
+	}
+	return copy_words(a, row, out);
 }
 
 /*
@@ -408,7 +426,7 @@ ledger_meter_at(struct arena *a, uint32_t row, struct now now, struct meter_view
 	struct meter_words w;
 
 	CHECK(row < a->header->sizes.meters);
-	if (is_free(&layout_meters(a)[row]) || !look(a, NULL, row, &w))
+	if (row >= ledger_meters_used(a) || !look(a, NULL, row, &w))
 		return false;
 	view_of(&w, now, out);
 	return true;

@@ -21,8 +21,9 @@ struct moment moment_of(struct now now);
 
 void meter_prefetch(const struct arena *a, const struct charge *c);
 	/* So that the lines of a request's meters arrive together. */
-struct shm_meter *meter_obtain(struct step *s, const struct charge *c, uint32_t *row);
-	/* The charge's meter, made if it is new. NULL: the table is full. */
+struct shm_meter *meter_obtain(struct step *s, struct charge *c);
+	/* The charge's meter, made if it is new; its row becomes the hint. NULL:
+	 * the table is full. */
 
 int64_t meter_take(struct step *s, struct shm_meter *m, const struct charge *c, struct shm_hold *h,
     const struct moment *at);

@@ -61,8 +61,7 @@ period_index(enum meter_period p, int64_t wall_ns)
 	case PERIOD_MONTHLY:
 		return month_of_day(day);
 	}
-	CHECK(!"a meter_period");
-	return 0;
+	check_failed("no such period", __FILE__, __LINE__);
 }
 
 int64_t
@@ -78,8 +77,7 @@ period_begin_ns(enum meter_period p, int64_t index)
 	case PERIOD_MONTHLY:
 		return first_day_of_month(index) * NS_PER_DAY;
 	}
-	CHECK(!"a meter_period");
-	return 0;
+	check_failed("no such period", __FILE__, __LINE__);
 }
 
 int64_t

@@ -383,6 +383,23 @@ audit_meter(struct book *b, uint32_t row)
 		book_fail("a budget is over its limit", level + pages, book_limit[number]);
 }
 
+/* Each row that is taken has one entry in the index, and there are no others. */
+static void
+audit_index(const struct arena *a)
+{
+	const _Atomic uint64_t *index = layout_index(a);
+	uint32_t used = ledger_meters_used(a), entries = 0;
+
+	for (uint32_t i = 0; i < arena_sizes(a).meters * INDEX_FACTOR; i++) {
+		uint64_t word = word_get(&index[i]);
+
+		entries += word != 0;
+		if (word != 0 && (uint32_t)word > used)
+			book_fail("a row in the index that is free", (uint32_t)word - 1, used);
+	}
+	equal("entries of the index", entries, used);
+}
+
 void
 book_audit(struct book *b, bool idle)
 {
@@ -405,6 +422,7 @@ book_audit(struct book *b, bool idle)
 		audit_meter(b, row);
 	}
 	equal("rows in use", (int64_t)ledger_meters_used(a), used);
+	audit_index(a);
 	if (idle)
 		equal("held when idle", ledger_inflight_held(a), 0);
 }

@@ -18,7 +18,13 @@
 #include "tests/unit/arena_fixture.h"
 
 #define REQUESTS 6	/* in a round */
-#define ROUNDS 3	/* the last one with a full ring */
+
+enum round {
+	NEW_ARENAS,	/* one for each death: meters are made */
+	ONE_ARENA,
+	FULL_RING,
+	ROUNDS,
+};
 
 static uint64_t points_passed, die_at;	/* die_at: 0 is never */
 
@@ -32,7 +38,7 @@ ledger_crash_point(void)
 static struct {
 	struct fixture f;
 	struct book book;
-	uint64_t deaths, reclaim_deaths;
+	uint64_t reclaim_deaths, records;
 } test;
 
 typedef void act_fn(uint64_t seed);
@@ -106,26 +112,46 @@ fill_ring(uint64_t seed)
 		;
 }
 
+static void
+open_books(void)
+{
+	struct arena_sizes sizes = { .workers = 1, .inflight = 8, .ring_bytes = 65536, .meters = 64 };
+
+	fixture_open(&test.f, sizes);
+	book_open(&test.book, &test.f.arena, test.f.now);
+}
+
+static void
+close_books(void)
+{
+	reclaim_until_idle();
+	test.records += test.book.records;
+	fixture_close(&test.f);
+}
+
 static uint64_t
-die_everywhere(uint64_t seed, bool ring_full)
+die_everywhere(uint64_t seed, enum round round)
 {
 	uint64_t point = 1;
+	bool died = true;
 
-	for (;; point++) {
+	for (open_books(); died; point++) {
+		if (round == NEW_ARENAS) {
+			close_books();
+			open_books();
+		}
 		test.f.now.wall_ns += 3600 * NS_PER_S;	/* days roll over in between */
 		test.book.now = test.f.now;
-		if (ring_full)
+		if (round == FULL_RING)
 			fill_ring(seed + point);
-		if (!dies(act_requests, seed, point))
-			break;
-		test.deaths++;
-		if (!ring_full)
+		died = dies(act_requests, seed, point);
+		if (died && round != FULL_RING)
 			book_audit(&test.book, false);
 		reclaim_hard();
 		reclaim_until_idle();
 	}
-	reclaim_until_idle();
-	return point - 1;
+	close_books();
+	return point - 2;
 }
 
 int
@@ -133,13 +159,10 @@ main(void)
 {
 	uint64_t points = 0;
 
-	fixture_open(&test.f, (struct arena_sizes){ .workers = 1, .inflight = 8, .ring_bytes = 65536, .meters = 64 });
-	book_open(&test.book, &test.f.arena, test.f.now);
-	for (uint64_t round = 1; round <= ROUNDS; round++)
-		points += die_everywhere(round * UINT64_C(0x9e3779b97f4a7c15), round == ROUNDS);
+	for (uint64_t round = 0; round < ROUNDS; round++)
+		points += die_everywhere((round + 1) * UINT64_C(0x9e3779b97f4a7c15), (enum round)round);
 	printf("race_crash: %llu crash points of workers visited, and for each all of its reclaim: %llu; %llu "
 	    "records; books balance after each\n", (unsigned long long)points,
-	    (unsigned long long)test.reclaim_deaths, (unsigned long long)test.book.records);
-	fixture_close(&test.f);
+	    (unsigned long long)test.reclaim_deaths, (unsigned long long)test.records);
 	return points > 500 && test.reclaim_deaths > points ? 0 : 1;
 }

@@ -215,7 +215,7 @@ damaged_headers_are_not_believed(void **state)
 		if (i == 0)
 			assert_int_equal(truncate(f->path, 8192), 0);
 		else if (i == 1)
-			patch(f->path, offsetof(struct shm_header, meters_at), &far, sizeof(far));
+			patch(f->path, offsetof(struct shm_header, at.meters), &far, sizeof(far));
 		else
 			patch(f->path, offsetof(struct shm_header, sizes), &many, sizeof(many));
 		assert_int_equal(arena_open(&f->arena, f->path, &small, &origin, why, sizeof(why)), 0);
