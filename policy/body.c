@@ -201,14 +201,21 @@ on_open(void *arg, uint32_t depth, const char *at)
 		s->value = at;
 }
 
+static inline bool
+same_name(const struct body_scan *out, struct slice a, struct slice b)
+{
+	return __builtin_expect(out->names_escaped, 0) ? json_strings_same(a, b) : slice_eq(a, b);
+}
+
 /* A top-level member begins. Its value follows; the walk says when it ends. */
 static const char *
-root_name(struct body_scan *out, struct slice raw)
+root_name(struct body_scan *out, struct slice raw, bool escaped)
 {
 	if (out->members_count == SCAN_MEMBERS_MAX)
 		return "too many top-level members";
+	out->names_escaped |= escaped;
 	for (uint32_t i = 0; i < out->members_count; i++)
-		if (json_strings_same(out->members[i].name, raw))
+		if (same_name(out, out->members[i].name, raw))
 			return "this top-level member is there twice";
 	out->members[out->members_count++].name = raw;
 	return NULL;
@@ -223,7 +230,7 @@ on_name(void *arg, uint32_t depth, struct slice raw, bool escaped)
 	s->frame[depth].word = (uint8_t)w;
 	if (w == WORD_CACHE_CONTROL)
 		s->out->has_cache_control = true;
-	return depth == 1 ? root_name(s->out, raw) : NULL;
+	return depth == 1 ? root_name(s->out, raw, escaped) : NULL;
 }
 
 static void
@@ -344,7 +351,8 @@ body_scan(struct slice body, struct body_scan *out, struct json_error *why)
 	const char *end = body.p + body.n;
 	const char *p = lex_space(body.p, end);
 
-	*out = (struct body_scan){ .body = body };
+	memset(out, 0, offsetof(struct body_scan, members));
+	out->body = body;
 	s.out = out;
 	s.value = NULL;
 	if (p == end || *p != '{')
@@ -366,11 +374,15 @@ body_scan(struct slice body, struct body_scan *out, struct json_error *why)
 }
 
 const struct body_member *
-body_find(const struct body_scan *s, const char *name)
+body_find_name(const struct body_scan *s, struct slice name)
 {
-	for (uint32_t i = 0; i < s->members_count; i++)
-		if (json_string_eq(s->members[i].name, name))
-			return &s->members[i];
+	for (uint32_t i = 0; i < s->members_count; i++) {
+		const struct body_member *m = &s->members[i];
+
+		if (__builtin_expect(s->names_escaped, 0) ? json_string_is(m->name, name) :
+		    m->name.n == name.n + 2 && memcmp(m->name.p + 1, name.p, name.n) == 0)
+			return m;
+	}
 	return NULL;
 }
 

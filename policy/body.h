@@ -23,7 +23,7 @@ struct body_member {
 struct body_scan {
 	struct slice body;
 	uint32_t members_count;
-	struct body_member members[SCAN_MEMBERS_MAX];
+	bool names_escaped;	/* some member's name has escapes in it */
 	struct slice model;	/* raw string with quotes; none if absent */
 	bool model_is_string;
 	bool stream;		/* "stream": true */
@@ -41,12 +41,18 @@ struct body_scan {
 	uint64_t base64_bytes;	/* in "data" members of the sources of images and documents that the
 				 * provider decodes: not text. Elsewhere such a thing is text */
 	uint64_t text_bytes;	/* the rest of the body: an upper bound of text */
+	struct body_member members[SCAN_MEMBERS_MAX];	/* last: what is not used is not cleared */
 };
 
 bool body_scan(struct slice body, struct body_scan *out, struct json_error *why) MUST_CHECK;
 	/* false: not one valid JSON object, or more than SCAN_MEMBERS_MAX
 	 * members, or a top-level name twice. */
-const struct body_member *body_find(const struct body_scan *s, const char *name);
+const struct body_member *body_find_name(const struct body_scan *s, struct slice name);
+static inline const struct body_member *
+body_find(const struct body_scan *s, const char *name)
+{
+	return body_find_name(s, slice_of(name));
+}
 
 /* Edits of top-level members; the result is a list of pieces for writev. */
 struct body_edits {

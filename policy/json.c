@@ -36,11 +36,11 @@ json_check(struct slice text, struct json_error *why)
 }
 
 static bool
-iter_start(struct json_iter *it, struct slice value, char bracket)
+iter_start(struct json_iter *it, struct slice value, char opener)
 {
 	*it = (struct json_iter){ .p = value.p, .end = value.p + value.n, .start = value.p,
-		.object = bracket == '{', .first = true };
-	if (value.n == 0 || value.p[0] != bracket)
+		.closer = lex_closer(opener), .first = true };
+	if (value.n == 0 || value.p[0] != opener)
 		return false;
 	it->p++;
 	return true;
@@ -66,37 +66,103 @@ iter_fail(struct json_iter *it, const struct lex *f)
 }
 
 bool
-json_next(struct json_iter *it, struct slice *name, struct slice *value)
+json_span(struct json_iter *it, struct slice *value)
 {
 	struct lex f = { .what = NULL };
-	const char *p = lex_space(it->p, it->end);
+	const char *after = json_skip(it->p, it->end, &f);
 
-	*name = SLICE_NONE;
-	if (it->error.what)
-		return false;
-	if (p < it->end && *p == (it->object ? '}' : ']')) {
-		it->p = p;	/* stays there: further calls say false too */
-		return false;
-	}
-	if (!it->first) {
-		if (p == it->end || *p != ',') {
-			lex_fail(&f, p, it->object ? "expected ',' or '}'" : "expected ',' or ']'");
-			return iter_fail(it, &f);
-		}
-		p = lex_space(p + 1, it->end);
-	}
-	it->first = false;
-	if (it->object) {
-		p = lex_name(p, it->end, name, &f);
-		if (!p)
-			return iter_fail(it, &f);
-	}
-	const char *after = json_skip(p, it->end, &f);
 	if (!after)
 		return iter_fail(it, &f);
-	*value = (struct slice){ p, (size_t)(after - p) };
+	*value = (struct slice){ it->p, (size_t)(after - it->p) };
 	it->p = after;
+	it->unread = false;
 	return true;
+}
+
+/* Behind the comma, if one has to be there; NULL at the end or with a fault. */
+static inline const char *
+next_begin(struct json_iter *it, struct lex *f)
+{
+	const char *p = lex_space(it->p, it->end);
+
+	if (p < it->end && *p == it->closer) {
+		it->p = p;	/* stays there: further calls say false too */
+		return NULL;
+	}
+	if (it->first) {
+		it->first = false;
+		return p;
+	}
+	if (p == it->end || *p != ',')
+		return lex_fail(f, p, it->closer == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
+	return lex_space(p + 1, it->end);
+}
+
+bool
+json_step(struct json_iter *it, struct slice *name, struct slice *value)
+{
+	struct lex f = { .what = NULL };
+	const char *end = it->end, *p;
+
+	*name = SLICE_NONE;
+	if (it->error.what || (it->unread && !json_span(it, value)))
+		return false;
+	p = next_begin(it, &f);
+	if (p && it->closer == '}') {
+		p = lex_name(p, end, name, &f);
+		it->escaped = f.escaped;
+	}
+	if (p && p < end && (*p == '{' || *p == '[')) {
+		*value = (struct slice){ p, 1 };
+		it->unread = true;
+		it->p = p;
+		return true;
+	}
+	const char *start = p;
+	if (p)
+		p = p < end ? lex_scalar(p, end, &f) : lex_fail(&f, p, "expected a value");
+	if (!p)
+		return f.what ? iter_fail(it, &f) : false;
+	*value = (struct slice){ start, (size_t)(p - start) };
+	it->p = p;
+	return true;
+}
+
+bool
+json_next(struct json_iter *it, struct slice *name, struct slice *value)
+{
+	return json_step(it, name, value) && (!it->unread || json_span(it, value));
+}
+
+bool
+json_enter_object(const struct json_iter *it, struct json_iter *inner)
+{
+	if (!it->unread || *it->p != '{')
+		return false;
+	*inner = (struct json_iter){ .p = it->p + 1, .end = it->end, .start = it->start,
+		.closer = '}', .first = true };
+	return true;
+}
+
+void
+json_leave(struct json_iter *it, struct json_iter *inner)
+{
+	struct slice name, value;
+
+	while (json_step(inner, &name, &value))
+		continue;
+	it->error = inner->error;
+	it->p = inner->p + 1;
+	it->unread = false;
+}
+
+struct slice
+json_name(const struct json_iter *it, struct slice raw, char tmp[JSON_NAME_BYTES])
+{
+	if (__builtin_expect(!it->escaped, 1))
+		return (struct slice){ raw.p + 1, raw.n - 2 };
+	size_t n = json_unescape(raw, tmp, JSON_NAME_BYTES);
+	return n < JSON_NAME_BYTES ? (struct slice){ tmp, n } : SLICE("");
 }
 
 bool
@@ -122,11 +188,22 @@ json_is_null(struct slice value)
 bool
 json_to_i64(struct slice value, int64_t *out)
 {
-	size_t digits = value.n > 0 && value.p[0] == '-' ? 1 : 0;
+	size_t i = value.n > 0 && value.p[0] == '-' ? 1 : 0;
+	int64_t n = 0;
 
-	if (value.n > digits + 1 && value.p[digits] == '0')
+	if (value.n > i + 1 && value.p[i] == '0')
 		return false;
-	return slice_to_i64(value, out);
+	if (value.n - i > 18)		/* it may overflow */
+		return slice_to_i64(value, out);
+	if (value.n == i)
+		return false;
+	for (const char *p = value.p + i; p < value.p + value.n; p++) {
+		if (!lex_is_digit(*p))
+			return false;
+		n = n * 10 + (*p - '0');
+	}
+	*out = i ? -n : n;
+	return true;
 }
 
 bool
@@ -231,23 +308,23 @@ string_inside(struct slice raw, const char **p, const char **end)
 }
 
 bool
-json_string_eq(struct slice raw, const char *text)
+json_string_is(struct slice raw, struct slice text)
 {
 	const char *p, *end;
-	size_t n = strlen(text);
+	size_t n = text.n;
 
 	if (!string_inside(raw, &p, &end))
 		return false;
-	if ((size_t)(end - p) == n && memcmp(p, text, n) == 0 && !memchr(p, '\\', n))
-		return true;
+	if ((size_t)(end - p) <= n)	/* an escape is longer than what it stands for */
+		return (size_t)(end - p) == n && memcmp(p, text.p, n) == 0 && !memchr(p, '\\', n);
 	if (!memchr(p, '\\', (size_t)(end - p)))
 		return false;
 	while (p < end) {
 		char c[4];
 		size_t k = take_char(&p, end, c);
-		if (k == 0 || k > n || memcmp(c, text, k) != 0)
+		if (k == 0 || k > n || memcmp(c, text.p, k) != 0)
 			return false;
-		text += k;
+		text.p += k;
 		n -= k;
 	}
 	return n == 0;
@@ -282,6 +359,14 @@ json_strings_same(struct slice a, struct slice b)
 	}
 }
 
+/* Copies what fits into `size` with a NUL behind it. */
+static inline void
+put_text(char *out, size_t size, size_t at, const char *p, size_t n)
+{
+	if (at + 1 < size)
+		memcpy(out + at, p, n < size - 1 - at ? n : size - 1 - at);
+}
+
 size_t
 json_unescape(struct slice raw, char *out, size_t size)
 {
@@ -290,14 +375,20 @@ json_unescape(struct slice raw, char *out, size_t size)
 
 	if (!string_inside(raw, &p, &end))
 		return SIZE_MAX;
-	while (p < end) {
+	for (;;) {
+		const char *run = p;
 		char c[4];
+
+		p = lex_plain(p, end);
+		put_text(out, size, n, run, (size_t)(p - run));
+		n += (size_t)(p - run);
+		if (p == end)
+			break;
 		size_t k = take_char(&p, end, c);
 		if (k == 0)
 			return SIZE_MAX;
-		for (size_t i = 0; i < k; i++, n++)
-			if (n + 1 < size)
-				out[n] = c[i];
+		put_text(out, size, n, c, k);
+		n += k;
 	}
 	if (size > 0)
 		out[n < size ? n : size - 1] = '\0';

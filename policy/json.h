@@ -26,7 +26,10 @@ struct json_error {
 struct json_iter {
 	const char *p, *end;
 	const char *start;	/* for offsets in errors */
-	bool object, first;
+	char closer;		/* the bracket that ends it */
+	bool first;
+	bool escaped;		/* the last name has escapes in it */
+	bool unread;		/* p is at a container that json_step() found */
 	struct json_error error;	/* what == NULL: none */
 };
 
@@ -38,14 +41,41 @@ bool json_iter_array(struct json_iter *it, struct slice value) MUST_CHECK;
 bool json_next(struct json_iter *it, struct slice *name, struct slice *value);
 	/* name: raw string with quotes (arrays: none); value: raw span.
 	 * false at the end or on an error: look at it->error.what. */
+
+/* The same in one pass, for who reads what is inside as well: of a container
+ * json_step() gives the bracket only. It can then be entered and left, or
+ * spanned; if it is not, the next step passes over it. */
+bool json_step(struct json_iter *it, struct slice *name, struct slice *value);
+bool json_enter_object(const struct json_iter *it, struct json_iter *inner) MUST_CHECK;
+	/* Walks the object that the last step has found; false: it was none. */
+void json_leave(struct json_iter *it, struct json_iter *inner);
+	/* Goes on behind it, read to its end or not. An error inside is the
+	 * outer walk's error as well. */
+bool json_span(struct json_iter *it, struct slice *value);
+	/* The raw span of the container that the last step has found. */
+#define JSON_NAME_BYTES 64
+struct slice json_name(const struct json_iter *it, struct slice raw, char tmp[JSON_NAME_BYTES]);
+	/* The text of the last name; one with escapes is decoded into tmp, and
+	 * is "" if it does not fit. */
 bool json_get(struct slice object, const char *name, struct slice *value);
 	/* First member of that name (compared unescaped); false: none. */
 bool json_is_null(struct slice value);
 bool json_to_i64(struct slice value, int64_t *out);
 	/* Integers only: 1e3, 1.0 and overflow are false. */
 bool json_to_bool(struct slice value, bool *out);
-bool json_string_eq(struct slice raw, const char *text);
+bool json_string_is(struct slice raw, struct slice text);
 	/* Compares a raw JSON string (with quotes) with text, unescaping. */
+static inline bool
+json_string_eq(struct slice raw, const char *text)
+{
+	/* Inline, because an escape is longer than what it stands for, and so
+	 * nearly every comparison ends with the lengths or the first byte. */
+	size_t n = strlen(text);
+
+	if (raw.n < n + 2 || (raw.p[1] != text[0] && raw.p[1] != '\\'))
+		return n == 0 && slice_eq(raw, SLICE("\"\""));
+	return json_string_is(raw, (struct slice){ text, n });
+}
 bool json_strings_same(struct slice a, struct slice b);
 	/* Two valid raw strings that mean the same: "a" and "\\u0061". */
 size_t json_unescape(struct slice raw, char *out, size_t size);

@@ -270,6 +270,13 @@ lex_scalar(const char *p, const char *end, struct lex *f)
 	return lex_fail(f, p, "expected a value");
 }
 
+/* The bracket that closes what this one opens. ASCII: '{' + 2 is '}', '[' + 2 is ']'. */
+LEX_INLINE char
+lex_closer(char opener)
+{
+	return (char)(opener + 2);
+}
+
 /* p is at a member's name; the first byte of its value comes back. */
 LEX_INLINE const char *
 lex_name(const char *p, const char *end, struct slice *raw, struct lex *f)
@@ -316,7 +323,7 @@ value:
 	} else {
 		if (depth == JSON_DEPTH_MAX)
 			return lex_fail(f, p, "nested too deep");
-		closer[++depth] = (char)(*p + 2);	/* ASCII: '{' + 2 is '}', '[' + 2 is ']' */
+		closer[++depth] = lex_closer(*p);
 		if (v->open)
 			v->open(arg, depth, p);
 		p = lex_space(p + 1, end);

@@ -237,3 +237,16 @@ members_next(struct members *m, const char *p, const char *end)
 	}
 	return m->broken ? end : p;
 }
+
+bool
+members_untouched(const struct members *m)
+{
+	return m->state == STATE_START && !m->broken;
+}
+
+void
+members_close(struct members *m)
+{
+	m->complete = true;
+	m->state = STATE_DONE;
+}

@@ -35,5 +35,10 @@ void members_free(struct members *m);
 const char *members_next(struct members *m, const char *p, const char *end);
 	/* Reads on until a wanted member is complete (m->ready) or the bytes
 	 * end. The byte behind what was read. */
+bool members_untouched(const struct members *m);
+	/* No byte has come. */
+void members_close(struct members *m);
+	/* The whole object has been read by other means: as if it had come, with
+	 * nobody asking for its members. */
 
 #endif

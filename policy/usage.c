@@ -7,15 +7,20 @@
  * the token classes are derived from them anew after each change: the split
  * of cache writes comes with message_start, their final sum with a
  * message_delta.
+ *
+ * A text is read in one pass (json_step()), and what it says is taken only if
+ * all of it could be read. A plain answer that comes in one piece is such a
+ * text; its members are held up only if it does not.
  */
 #include "policy/usage.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "policy/json.h"
+#include "policy/json_lex.h"
 #include "policy/members.h"
 #include "policy/sse.h"
+#include "shm/limits.h"
 
 #define POOLED_MAX 256		/* taps kept for the next requests */
 #define POOLED_BYTES_MAX 4096	/* of a pooled tap's buffer; larger ones are given back */
@@ -27,6 +32,10 @@
 
 #define UNREPORTED (-1)
 
+/* With a literal, this is a few instructions and no call. */
+#define IS(text, literal) \
+	((text).n == sizeof(literal) - 1 && memcmp((text).p, literal, sizeof(literal) - 1) == 0)
+
 /* The members of a usage object that are counted. */
 struct counts {
 	int64_t input, output, cache_read, searches;
@@ -36,6 +45,15 @@ struct counts {
 
 static const struct counts no_counts = {
 	UNREPORTED, UNREPORTED, UNREPORTED, UNREPORTED, UNREPORTED, UNREPORTED, UNREPORTED,
+};
+
+/* What a usage object says, until its text has been read to the end. */
+struct reading {
+	bool known;			/* there was one */
+	bool fast, batch, geo_us, unlisted;
+	bool changed;
+	struct counts counts;
+	struct slice iterations;	/* raw: read last, into the usage itself */
 };
 
 struct usage_tap {
@@ -145,38 +163,43 @@ read_flag(bool *to, struct slice value, const char *text)
 	return *to != was;
 }
 
+/* Of the member that the last step of `outer` has found. */
 static bool
-read_cache_split(struct counts *c, struct slice split)
+read_cache_split(struct counts *c, struct json_iter *outer)
 {
 	struct json_iter it;
-	struct slice name, value;
+	struct slice raw, value;
+	char tmp[JSON_NAME_BYTES];
 	bool changed = false;
 
-	if (!json_iter_object(&it, split))
-		return false;
-	while (json_next(&it, &name, &value)) {
-		if (json_string_eq(name, "ephemeral_5m_input_tokens"))
+	if (!json_enter_object(outer, &it))
+		return false;	/* null */
+	while (json_step(&it, &raw, &value)) {
+		struct slice name = json_name(&it, raw, tmp);
+
+		if (IS(name, "ephemeral_5m_input_tokens"))
 			changed |= read_count(&c->cache_write_5m, value);
-		else if (json_string_eq(name, "ephemeral_1h_input_tokens"))
+		else if (IS(name, "ephemeral_1h_input_tokens"))
 			changed |= read_count(&c->cache_write_1h, value);
 	}
+	json_leave(outer, &it);
 	return changed;
 }
 
 /* A member that an iteration has as well as the whole. */
-static bool
-read_counted(struct counts *c, struct slice name, struct slice value)
+static inline bool
+read_counted(struct counts *c, struct slice name, struct slice value, struct json_iter *it)
 {
-	if (json_string_eq(name, "input_tokens"))
+	if (IS(name, "input_tokens"))
 		return read_count(&c->input, value);
-	if (json_string_eq(name, "output_tokens"))
+	if (IS(name, "output_tokens"))
 		return read_count(&c->output, value);
-	if (json_string_eq(name, "cache_creation_input_tokens"))
+	if (IS(name, "cache_creation_input_tokens"))
 		return read_count(&c->cache_write, value);
-	if (json_string_eq(name, "cache_read_input_tokens"))
+	if (IS(name, "cache_read_input_tokens"))
 		return read_count(&c->cache_read, value);
-	if (json_string_eq(name, "cache_creation"))
-		return read_cache_split(c, value);
+	if (IS(name, "cache_creation"))
+		return read_cache_split(c, it);
 	return false;
 }
 
@@ -206,21 +229,27 @@ classes_of(const struct counts *c, int64_t tokens[TOKENS_CLASSES])
 	tokens[TOKENS_WEB_SEARCHES] = or_zero(c->searches);
 }
 
+/* An entry of the array that is walked. */
 static void
-read_iteration(struct usage_part *part, struct slice entry)
+read_iteration(struct usage_part *part, struct json_iter *array)
 {
 	struct counts c = no_counts;
 	struct json_iter it;
-	struct slice name, value;
+	struct slice raw, value;
+	char tmp[JSON_NAME_BYTES];
 
 	part->model[0] = '\0';
-	if (json_iter_object(&it, entry))
-		while (json_next(&it, &name, &value)) {
-			if (json_string_eq(name, "model") && !json_is_null(value))
+	if (json_enter_object(array, &it)) {
+		while (json_step(&it, &raw, &value)) {
+			struct slice name = json_name(&it, raw, tmp);
+
+			if (IS(name, "model") && !json_is_null(value))
 				json_unescape(value, part->model, sizeof(part->model));
 			else
-				read_counted(&c, name, value);
+				read_counted(&c, name, value, &it);
 		}
+		json_leave(array, &it);
+	}
 	classes_of(&c, part->tokens);
 }
 
@@ -235,16 +264,25 @@ read_iterations(struct usage *u, struct slice array)
 	if (!json_iter_array(&it, array))
 		return false;
 	u->iterations_overflow = false;
-	while (json_next(&it, &name, &entry)) {
+	while (json_step(&it, &name, &entry)) {
 		if (n == USAGE_ITERATIONS_MAX) {
 			u->iterations_overflow = true;
 			break;
 		}
-		read_iteration(&u->iterations[n++], entry);
+		read_iteration(&u->iterations[n++], &it);
 	}
 	bool changed = n > 0 || u->iterations_count > 0;
 	u->iterations_count = n;
 	return changed;
+}
+
+/* The container that the last step has found. */
+static struct slice
+span_of(struct json_iter *it)
+{
+	struct slice value;
+
+	return it->unread && json_span(it, &value) ? value : SLICE_NONE;
 }
 
 static bool
@@ -264,44 +302,80 @@ credit_redeemed(struct slice credit)
 	    json_string_eq(type, "redeemed");
 }
 
+/* The members that only the whole has. */
 static bool
-read_usage_member(struct usage_tap *t, struct slice name, struct slice value)
+read_usage_member(struct reading *r, struct slice name, struct slice value, struct json_iter *it)
 {
-	struct usage *u = &t->usage;
-
-	if (json_string_eq(name, "server_tool_use"))
-		return read_searches(&t->counts, value);
-	if (json_string_eq(name, "iterations"))
-		return read_iterations(u, value);
-	if (json_string_eq(name, "speed"))
-		return read_flag(&u->fast, value, "fast");
-	if (json_string_eq(name, "inference_geo"))
-		return read_flag(&u->geo_us, value, "us");
-	if (json_string_eq(name, "service_tier")) {
-		if (json_string_eq(value, "priority"))
-			u->unlisted = true;
-		return read_flag(&u->batch, value, "batch");
+	if (IS(name, "service_tier")) {
+		r->unlisted |= json_string_eq(value, "priority");
+		return read_flag(&r->batch, value, "batch");
 	}
-	if (json_string_eq(name, "fallback_credit")) {
-		u->unlisted |= credit_redeemed(value);
-		return false;
-	}
-	return read_counted(&t->counts, name, value);
+	if (IS(name, "inference_geo"))
+		return read_flag(&r->geo_us, value, "us");
+	if (IS(name, "speed"))
+		return read_flag(&r->fast, value, "fast");
+	if (IS(name, "server_tool_use"))
+		return read_searches(&r->counts, span_of(it));
+	if (IS(name, "iterations"))
+		r->iterations = span_of(it);
+	else if (IS(name, "fallback_credit"))
+		r->unlisted |= credit_redeemed(span_of(it));
+	else
+		return read_counted(&r->counts, name, value, it);
+	return false;
 }
 
+/* Inside of a usage object. */
 static void
-read_usage(struct usage_tap *t, struct slice object)
+read_usage(struct reading *r, struct json_iter *it)
+{
+	struct slice raw, value;
+	char tmp[JSON_NAME_BYTES];
+
+	while (json_step(it, &raw, &value))
+		r->changed |= read_usage_member(r, json_name(it, raw, tmp), value, it);
+	r->known = true;
+}
+
+/* The member that the last step has found; null is none. */
+static void
+read_usage_in(struct reading *r, struct json_iter *outer)
 {
 	struct json_iter it;
-	struct slice name, value;
-	bool changed = !t->usage.known;
 
-	if (!json_iter_object(&it, object))
-		return;		/* null */
-	while (json_next(&it, &name, &value))
-		changed |= read_usage_member(t, name, value);
-	t->usage.known = true;
-	classes_of(&t->counts, t->usage.tokens);
+	if (json_enter_object(outer, &it)) {
+		read_usage(r, &it);
+		json_leave(outer, &it);
+	}
+}
+
+static struct reading
+reading_begin(const struct usage_tap *t)
+{
+	const struct usage *u = &t->usage;
+
+	return (struct reading){ .fast = u->fast, .batch = u->batch, .geo_us = u->geo_us,
+		.unlisted = u->unlisted, .counts = t->counts };
+}
+
+/* All of its text could be read. */
+static void
+reading_take(struct usage_tap *t, const struct reading *r)
+{
+	struct usage *u = &t->usage;
+	bool changed = r->changed || !u->known;
+
+	if (!r->known)
+		return;
+	u->known = true;
+	u->fast = r->fast;
+	u->batch = r->batch;
+	u->geo_us = r->geo_us;
+	u->unlisted = r->unlisted;
+	t->counts = r->counts;
+	classes_of(&t->counts, u->tokens);
+	if (r->iterations.p)
+		changed |= read_iterations(u, r->iterations);
 	t->changes += changed;
 }
 
@@ -322,39 +396,101 @@ read_error(struct usage_tap *t, struct slice error)
 		json_unescape(type, t->error_type, sizeof(t->error_type));
 }
 
+/* A message, or the error that came in its place. */
+struct answer {
+	struct reading usage;
+	struct slice type, model, error;
+	bool twice;		/* a member is there again: only the long way knows what counts */
+};
+
+static void
+read_answer(struct answer *a, struct json_iter *it)
+{
+	struct slice raw, value;
+	char tmp[JSON_NAME_BYTES];
+
+	while (json_step(it, &raw, &value)) {
+		struct slice name = json_name(it, raw, tmp);
+
+		if (IS(name, "type")) {
+			a->type = value;
+		} else if (IS(name, "model")) {
+			a->twice |= a->model.p != NULL;
+			a->model = value;
+		} else if (IS(name, "usage")) {
+			a->twice |= a->usage.known;
+			read_usage_in(&a->usage, it);
+		} else if (IS(name, "error")) {
+			a->twice |= a->error.p != NULL;
+			a->error = it->unread ? span_of(it) : value;
+		}
+	}
+}
+
 /* Event streams */
 
 static void
 on_message_start(struct usage_tap *t, struct slice data)
 {
-	struct json_iter it;
-	struct slice message, name, value;
+	struct answer a = { .usage = reading_begin(t) };
+	struct json_iter it, message;
+	struct slice raw, value;
+	char tmp[JSON_NAME_BYTES];
 
 	t->started = true;
-	if (!json_get(data, "message", &message) || !json_iter_object(&it, message))
+	if (!json_iter_object(&it, data))
 		return;
-	while (json_next(&it, &name, &value)) {
-		if (json_string_eq(name, "model"))
-			read_model(t, value);
-		else if (json_string_eq(name, "usage"))
-			read_usage(t, value);
-	}
+	while (json_step(&it, &raw, &value))
+		if (IS(json_name(&it, raw, tmp), "message") && json_enter_object(&it, &message)) {
+			read_answer(&a, &message);
+			json_leave(&it, &message);
+		}
+	if (it.error.what)
+		return;
+	read_model(t, a.model);
+	reading_take(t, &a.usage);
+}
+
+/* The member that the last step has found: has it a stop_reason? */
+static bool
+read_stop_reason(struct json_iter *outer)
+{
+	struct json_iter it;
+	struct slice raw, value;
+	char tmp[JSON_NAME_BYTES];
+	bool stops = false;
+
+	if (!json_enter_object(outer, &it))
+		return false;
+	while (json_step(&it, &raw, &value))
+		stops |= IS(json_name(&it, raw, tmp), "stop_reason") && !json_is_null(value);
+	json_leave(outer, &it);
+	return stops;
 }
 
 static void
 on_message_delta(struct usage_tap *t, struct slice data)
 {
+	struct reading usage = reading_begin(t);
 	struct json_iter it;
-	struct slice name, value, reason;
+	struct slice raw, value;
+	char tmp[JSON_NAME_BYTES];
+	bool stops = false;
 
 	if (!json_iter_object(&it, data))
 		return;
-	while (json_next(&it, &name, &value)) {
-		if (json_string_eq(name, "usage"))
-			read_usage(t, value);
-		else if (json_string_eq(name, "delta") && json_get(value, "stop_reason", &reason))
-			t->stop_reason |= !json_is_null(reason);
+	while (json_step(&it, &raw, &value)) {
+		struct slice name = json_name(&it, raw, tmp);
+
+		if (IS(name, "usage"))
+			read_usage_in(&usage, &it);
+		else if (IS(name, "delta"))
+			stops |= read_stop_reason(&it);
 	}
+	if (it.error.what)
+		return;
+	t->stop_reason |= stops;
+	reading_take(t, &usage);
 }
 
 static void
@@ -418,43 +554,83 @@ on_event(struct usage_tap *t)
 
 /* Plain answers */
 
+/* The whole answer in the first piece, as nearly always. false: it is not,
+ * or not one object; nothing has been noted then. */
+static bool
+answer_at_once(struct usage_tap *t, struct slice text)
+{
+	struct answer a = { .usage = reading_begin(t) };
+	struct json_iter it;
+	const char *end = text.p + text.n;
+
+	if ((end[-1] != '}' && end[-1] != '\n') || text.n > SSE_EVENT_BYTES_MAX || !json_iter_object(&it, text))
+		return false;
+	read_answer(&a, &it);
+	if (it.error.what || a.twice || lex_space(it.p + 1, end) < end)
+		return false;
+	t->type_is_error = json_string_eq(a.type, "error");
+	read_model(t, a.model);
+	reading_take(t, &a.usage);
+	if (a.error.p)
+		read_error(t, a.error);
+	members_close(&t->members);
+	return true;
+}
+
 static void
 on_member(struct usage_tap *t)
 {
 	const char *name = t->members.name;
 	struct slice value = buf_slice(&t->members.value);
+	struct json_iter it;
 
-	if (strcmp(name, "type") == 0)
+	if (strcmp(name, "type") == 0) {
 		t->type_is_error = json_string_eq(value, "error");
-	else if (strcmp(name, "model") == 0)
+	} else if (strcmp(name, "model") == 0) {
 		read_model(t, value);
-	else if (strcmp(name, "usage") == 0)
-		read_usage(t, value);
-	else
+	} else if (strcmp(name, "error") == 0) {
 		read_error(t, value);
+	} else if (json_iter_object(&it, value)) {
+		struct reading usage = reading_begin(t);
+
+		read_usage(&usage, &it);
+		if (!it.error.what)
+			reading_take(t, &usage);
+	}
 }
 
-void
-usage_tap_feed(struct usage_tap *t, const char *p, size_t n)
+static void
+feed_stream(struct usage_tap *t, const char *p, const char *end)
 {
-	const char *end = p + n;
-
-	if (t->ended)
-		return;
-	if (t->kind == USAGE_SSE) {
-		while (p < end) {
-			p = sse_next(&t->sse, p, end);
-			if (t->sse.ended)
-				on_event(t);
-		}
-		return;
+	while (p < end) {
+		p = sse_next(&t->sse, p, end);
+		if (t->sse.ended)
+			on_event(t);
 	}
+}
+
+static void
+feed_answer(struct usage_tap *t, const char *p, const char *end)
+{
+	if (members_untouched(&t->members) && answer_at_once(t, (struct slice){ p, (size_t)(end - p) }))
+		p = end;
 	while (p < end) {
 		p = members_next(&t->members, p, end);
 		if (t->members.ready)
 			on_member(t);
 	}
 	t->finished = t->usage.complete = t->members.complete && !t->members.broken;
+}
+
+void
+usage_tap_feed(struct usage_tap *t, const char *p, size_t n)
+{
+	if (t->ended || n == 0)
+		return;
+	if (t->kind == USAGE_SSE)
+		feed_stream(t, p, p + n);
+	else
+		feed_answer(t, p, p + n);
 }
 
 void
