@@ -226,6 +226,17 @@ same_sizes(struct arena_sizes a, struct arena_sizes b)
 	return a.workers == b.workers && a.inflight == b.inflight && a.ring_bytes == b.ring_bytes && a.meters == b.meters;
 }
 
+/* Without a user to change to there is nothing to give, and under systemd's
+ * system call filter not even the right to ask. */
+static bool
+give_arena(struct arena *a, const char *path, const struct identity *id)
+{
+	if (!id->drop || arena_chown(a, id->uid, id->gid) == 0)
+		return true;
+	startup_complain("%s: cannot be given to user %s: %s", path, id->name, strerror(errno));
+	return false;
+}
+
 bool
 startup_arena(struct arena *a, const struct settings *s, const struct identity *id)
 {
@@ -243,16 +254,14 @@ startup_arena(struct arena *a, const struct settings *s, const struct identity *
 			return false;
 		}
 		if (same_sizes(arena_sizes(a), s->arena))
-			return arena_chown(a, id->uid, id->gid) == 0;
+			return give_arena(a, path, id);
 		if (arena_replace(a, path, &s->arena, why, sizeof(why)) != 0) {
 			startup_complain("%s", why);
 			return false;
 		}
 	}
-	if (arena_chown(a, id->uid, id->gid) != 0) {
-		startup_complain("%s: cannot be given to user %s: %s", path, id->name, strerror(errno));
+	if (!give_arena(a, path, id))
 		return false;
-	}
 	return run_recovery(a, s, id, true) == 0;
 }
 
