@@ -1,8 +1,8 @@
 /*
  * gateway/headers.c -- see headers.h.
  *
- * A request brings some twenty headers and weir looks for fourteen: one walk
- * that compares only where the length fits, instead of fourteen walks.
+ * A request brings some twenty headers and weir looks for a dozen: one walk
+ * that compares only where the length fits, instead of a dozen.
  */
 #include "gateway/headers.h"
 

@@ -9,7 +9,6 @@
 /* X(member, name): the first of a name counts. Names of one length stand together. */
 #define KNOWN_HEADERS(X) \
 	X(api_key, "x-api-key") \
-	X(connection, "connection") \
 	X(user_agent, "user-agent") \
 	X(traceparent, "traceparent") \
 	X(content_type, "content-type") \

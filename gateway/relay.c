@@ -233,7 +233,7 @@ release_held_events(struct request *r)
 /* Lines of the provider that speak to weir's connection or account, not to
  * the client: limits of a shared account, other protocols of its host. */
 static bool
-response_header_passes(const struct http1_head *head, struct slice name, bool options)
+response_header_passes(const struct http1_head *head, struct slice name)
 {
 	switch (name.p[0]) {
 	case 'a':
@@ -241,18 +241,16 @@ response_header_passes(const struct http1_head *head, struct slice name, bool op
 		    slice_starts(name, SLICE("anthropic-fast-")) || slice_eq(name, SLICE("alt-svc")))
 			return false;
 		break;
+	case 'c':
+		if (slice_eq(name, SLICE("content-length")))
+			return false;	/* ours is written anew */
+		break;
 	case 's':
 		if (slice_eq(name, SLICE("strict-transport-security")))
 			return false;
 		break;
-	case 'c':
-		if (slice_eq(name, SLICE("content-length")))
-			return false;
-		return !http1_hop_by_hop(head, name);
-	case 'k': case 'p': case 't': case 'u':		/* the fixed hop-by-hop names begin so */
-		return !http1_hop_by_hop(head, name);
 	}
-	return !options || !http1_hop_by_hop(head, name);
+	return !http1_hop_by_hop(head, name);
 }
 
 static bool
@@ -260,7 +258,7 @@ build_response_head(struct request *r, const struct http1_head *head, int64_t le
 {
 	size_t room = 1024 + r->rec.trace_id.n;
 	struct text t;
-	bool named = false, options = http1_find(head, "connection").n > 0;
+	bool named = false;
 
 	for (uint32_t i = 0; i < head->headers_count; i++)
 		room += head->headers[i].name.n + head->headers[i].value.n + 4;
@@ -273,7 +271,7 @@ build_response_head(struct request *r, const struct http1_head *head, int64_t le
 	for (uint32_t i = 0; i < head->headers_count; i++) {
 		const struct http1_header *h = &head->headers[i];
 
-		if (!response_header_passes(head, h->name, options))
+		if (!response_header_passes(head, h->name))
 			continue;
 		named = named || slice_eq(h->name, SLICE("request-id"));
 		text_add(&t, h->name);

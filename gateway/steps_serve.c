@@ -45,12 +45,11 @@ static void
 add_client_headers(struct text *t, const struct request *r)
 {
 	bool version = false, type = false, has_1m = false;
-	bool options = r->known.connection.n > 0;	/* it may name any header as hop-by-hop */
 
 	for (uint32_t i = 0; i < r->head.headers_count; i++) {
 		const struct http1_header *h = &r->head.headers[i];
 
-		if (!header_passes(h->name) || (options && http1_hop_by_hop(&r->head, h->name)))
+		if (!header_passes(h->name) || http1_hop_by_hop(&r->head, h->name))
 			continue;
 		version = version || slice_eq(h->name, SLICE("anthropic-version"));
 		type = type || slice_eq(h->name, SLICE("content-type"));

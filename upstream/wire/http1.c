@@ -14,6 +14,9 @@
 #include "upstream/wire/http1.h"
 
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 enum state { START, HEAD, BODY_NONE, BODY_LENGTH, BODY_CHUNKED, BODY_EOF, OVER, BROKEN };
 
@@ -282,6 +285,8 @@ note_header(struct http1 *h, struct slice name, struct slice value)
 	case 10:
 		if (memcmp(name.p, "connection", 10) != 0)
 			break;
+		head->options = head->options ||
+		    !(slice_ieq(value, SLICE("keep-alive")) || slice_ieq(value, SLICE("close")));
 		h->says_close = h->says_close || list_names(value, SLICE("close"));
 		h->says_keep = h->says_keep || list_names(value, SLICE("keep-alive"));
 		break;
@@ -301,11 +306,46 @@ note_header(struct http1 *h, struct slice name, struct slice value)
 	return NULL;
 }
 
+#ifdef __SSE2__
+/* Sixteen bytes at a time over what usual names consist of, letters, digits
+ * and '-'; letters become lower case. Returns the first byte that is another.
+ * Reads a block beyond the name (the head's copy is padded) and leaves it as it is. */
+static char *
+usual_name(char *p)
+{
+	const __m128i index = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+
+	for (;;) {
+		__m128i x = _mm_loadu_si128((const __m128i *)(void *)p);
+		__m128i low = _mm_or_si128(x, _mm_set1_epi8(0x20));
+		__m128i letter = _mm_and_si128(_mm_cmpgt_epi8(low, _mm_set1_epi8('a' - 1)),
+		    _mm_cmplt_epi8(low, _mm_set1_epi8('z' + 1)));
+		__m128i digit = _mm_and_si128(_mm_cmpgt_epi8(x, _mm_set1_epi8('0' - 1)),
+		    _mm_cmplt_epi8(x, _mm_set1_epi8('9' + 1)));
+		__m128i usual = _mm_or_si128(_mm_or_si128(letter, digit), _mm_cmpeq_epi8(x, _mm_set1_epi8('-')));
+		int n = __builtin_ctz(~(unsigned)_mm_movemask_epi8(usual));
+
+		letter = _mm_and_si128(letter, _mm_cmplt_epi8(index, _mm_set1_epi8((char)n)));
+		x = _mm_or_si128(_mm_and_si128(letter, low), _mm_andnot_si128(letter, x));
+		_mm_storeu_si128((__m128i *)(void *)p, x);
+		p += n;
+		if (n < 16)
+			return p;
+	}
+}
+#else
+static char *
+usual_name(char *p)
+{
+	return p;
+}
+#endif
+
 /* One line of the head's copy: the name goes to lower case in place. */
 static bool
 read_header(struct http1 *h, char *line, const char *lf)
 {
-	char *p = line, c;
+	char *p = usual_name(line), c;
 
 	while ((c = token_bytes[(unsigned char)*p]) != 0)
 		*p++ = c;
@@ -625,20 +665,29 @@ http1_find(const struct http1_head *head, const char *name)
 	return SLICE_NONE;
 }
 
+static bool
+fixed_hop_by_hop(struct slice name)
+{
+	switch (name.n) {
+	case 2:
+		return memcmp(name.p, "te", 2) == 0;
+	case 7:
+		return memcmp(name.p, "trailer", 7) == 0 || memcmp(name.p, "upgrade", 7) == 0;
+	case 10:
+		return memcmp(name.p, "connection", 10) == 0 || memcmp(name.p, "keep-alive", 10) == 0;
+	case 17:
+		return memcmp(name.p, "transfer-encoding", 17) == 0;
+	default:
+		return false;
+	}
+}
+
 bool
 http1_hop_by_hop(const struct http1_head *head, struct slice name)
 {
-	static const struct slice fixed[] = {
-		{ "connection", 10 }, { "keep-alive", 10 }, { "te", 2 }, { "trailer", 7 },
-		{ "transfer-encoding", 17 }, { "upgrade", 7 },
-	};
-
-	if (slice_starts(name, SLICE("proxy-")))
+	if (fixed_hop_by_hop(name) || slice_starts(name, SLICE("proxy-")))
 		return true;
-	for (size_t i = 0; i < sizeof(fixed) / sizeof(*fixed); i++)
-		if (slice_eq(name, fixed[i]))
-			return true;
-	for (uint32_t i = 0; i < head->headers_count; i++)
+	for (uint32_t i = 0; head->options && i < head->headers_count; i++)
 		if (slice_eq(head->headers[i].name, SLICE("connection")) && list_names(head->headers[i].value, name))
 			return true;
 	return false;

@@ -34,6 +34,7 @@ struct http1_head {
 	bool keep_alive;		/* the connection may be used again */
 	bool expect_continue;
 	bool upgrade;
+	bool options;			/* Connection names more than close or keep-alive */
 	uint8_t minor;			/* HTTP/1.<minor> */
 };
 
