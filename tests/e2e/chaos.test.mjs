@@ -50,6 +50,7 @@ async function load(world, key, number, end, seen) {
 			seen.refused++;
 			client?.close();
 			client = null;
+			await new Promise((resolve) => setTimeout(resolve, 20));	/* as a client that tries again */
 		}
 	}
 	client?.close();
@@ -101,6 +102,30 @@ test(`processes die for ${SECONDS} s under load, and nothing is lost or counted 
 		}, 'nothing is in flight', 30000, 100);
 		assert.equal(metrics.sum('weir_budget_held_dollars'), 0, 'nothing is held');
 		assert.ok(metrics.sum('weir_process_restarts_total') >= killed.worker, 'restarts are counted');
+		await check(world, key, seen);
+	} finally {
+		await world.close();
+	}
+});
+
+test('the master and all its children die at once under load, three times', async () => {
+	const world = await World.open({ workers: 2 });
+	try {
+		const key = await world.weir.key('blackout', '--budget', '100000', '--budget-period', 'daily');
+		const seen = { finished: [], broken: 0, refused: 0 };
+		for (let round = 0; round < 3; round++) {
+			const before = seen.finished.length;
+			const clients = Promise.all(Array.from({ length: 16 }, (_, i) => load(world, key, i, Date.now() + 1500, seen)));
+			await until(() => seen.finished.length > before + 20, 'requests are answered');
+			world.weir.kill();
+			await clients;
+			await until(() => world.weir.exit !== undefined, 'the master is dead');
+			await world.weir.start();
+		}
+		console.log(`# ${seen.finished.length} finished, ${seen.broken} broken, ${seen.refused} refused`);
+		const metrics = await world.weir.metrics();
+		assert.equal(metrics.sum('weir_requests_in_flight'), 0);
+		assert.equal(metrics.sum('weir_budget_held_dollars'), 0);
 		await check(world, key, seen);
 	} finally {
 		await world.close();

@@ -220,8 +220,8 @@ test('C31 a client that leaves cancels the provider within a second and pays for
 });
 
 test('C31 a client that leaves before the answer begins', async () => {
-	const client = await world.open();
-	await client.send(messageRequest({ key, stream: true, script: { delay_head_ms: 20000 } }));
+	const client = await world.open(), hasty = await world.weir.key('hasty');
+	await client.send(messageRequest({ key: hasty, stream: true, script: { delay_head_ms: 20000 } }));
 	await until(async () => (await world.provider.stats()).in_flight >= 1, 'the request is with the provider');
 	const before = (await world.provider.last()).id;
 	client.close();
@@ -230,7 +230,7 @@ test('C31 a client that leaves before the answer begins', async () => {
 	const last = await world.provider.last();
 	assert.equal(last.id, before);
 	assert.ok(last.peer_left_ms - left < 1000);
-	const [entry] = (await world.weir.logs(`key_id=${key.id}`)).slice(-1);
+	const [entry] = await world.weir.records(1, `key_id=${hasty.id}`);
 	assert.equal(entry.outcome, 'client_gone');
 	assert.ok(entry.cost_nusd > 0 && entry.flags.includes('estimated'), 'the provider may have read the prompt');
 });
