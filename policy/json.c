@@ -35,14 +35,20 @@ json_check(struct slice text, struct json_error *why)
 	return false;
 }
 
+static void
+iter_begin(struct json_iter *it, const char *p, const char *end, const char *start)
+{
+	*it = (struct json_iter){ .p = p, .end = end, .start = start, .closer = lex_closer(*p),
+		.usual = *p == '{' ? '{' : '\0', .first = true };
+}
+
 static bool
 iter_start(struct json_iter *it, struct slice value, char opener)
 {
-	*it = (struct json_iter){ .p = value.p, .end = value.p + value.n, .start = value.p,
-		.closer = lex_closer(opener), .first = true };
+	*it = (struct json_iter){ .p = value.p, .end = value.p, .start = value.p };
 	if (value.n == 0 || value.p[0] != opener)
 		return false;
-	it->p++;
+	iter_begin(it, value.p, value.p + value.n, value.p);
 	return true;
 }
 
@@ -62,7 +68,18 @@ static bool
 iter_fail(struct json_iter *it, const struct lex *f)
 {
 	it->error = (struct json_error){ (size_t)(f->at - it->start), f->what };
+	it->usual = '\0';
 	return false;
+}
+
+/* The container ends before p. */
+static bool
+iter_behind(struct json_iter *it, const char *p)
+{
+	it->p = p;
+	it->usual = it->closer == '}' ? ',' : '\0';
+	it->unread = false;
+	return true;
 }
 
 bool
@@ -74,57 +91,62 @@ json_span(struct json_iter *it, struct slice *value)
 	if (!after)
 		return iter_fail(it, &f);
 	*value = (struct slice){ it->p, (size_t)(after - it->p) };
-	it->p = after;
-	it->unread = false;
-	return true;
+	return iter_behind(it, after);
+}
+
+static bool
+pass_over(struct json_iter *it)
+{
+	struct lex f = { .what = NULL };
+	const char *after = lex_container(it->p, it->end, &f);
+
+	return after ? iter_behind(it, after) : iter_fail(it, &f);
 }
 
 /* Behind the comma, if one has to be there; NULL at the end or with a fault. */
 static inline const char *
 next_begin(struct json_iter *it, struct lex *f)
 {
-	const char *p = lex_space(it->p, it->end);
+	const char *p = lex_space(it->p + it->first, it->end);
 
 	if (p < it->end && *p == it->closer) {
 		it->p = p;	/* stays there: further calls say false too */
+		it->first = false;
+		it->usual = '\0';
 		return NULL;
 	}
-	if (it->first) {
-		it->first = false;
+	if (it->first)
 		return p;
-	}
 	if (p == it->end || *p != ',')
 		return lex_fail(f, p, it->closer == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
 	return lex_space(p + 1, it->end);
 }
 
 bool
-json_step(struct json_iter *it, struct slice *name, struct slice *value)
+json_step_any(struct json_iter *it, struct slice *name, struct slice *value)
 {
 	struct lex f = { .what = NULL };
-	const char *end = it->end, *p;
+	const char *p, *start;
 
 	*name = SLICE_NONE;
-	if (it->error.what || (it->unread && !json_span(it, value)))
+	if (it->error.what)
 		return false;
+	if (it->unread)
+		return pass_over(it) && json_step(it, name, value);
 	p = next_begin(it, &f);
-	if (p && it->closer == '}') {
-		p = lex_name(p, end, name, &f);
-		it->escaped = f.escaped;
-	}
-	if (p && p < end && (*p == '{' || *p == '[')) {
-		*value = (struct slice){ p, 1 };
-		it->unread = true;
-		it->p = p;
-		return true;
-	}
-	const char *start = p;
+	if (p && it->closer == '}')
+		p = lex_name(p, it->end, name, &f);
+	it->escaped = f.escaped;
+	start = p;
 	if (p)
-		p = p < end ? lex_scalar(p, end, &f) : lex_fail(&f, p, "expected a value");
+		p = p == it->end ? lex_fail(&f, p, "expected a value") :
+		    lex_is_opener(*p) ? p + 1 : lex_scalar(p, it->end, &f);
 	if (!p)
 		return f.what ? iter_fail(it, &f) : false;
-	*value = (struct slice){ start, (size_t)(p - start) };
-	it->p = p;
+	it->first = false;
+	json_step_to(it, value, start, p);
+	if (it->closer == ']')
+		it->usual = '\0';
 	return true;
 }
 
@@ -139,29 +161,24 @@ json_enter_object(const struct json_iter *it, struct json_iter *inner)
 {
 	if (!it->unread || *it->p != '{')
 		return false;
-	*inner = (struct json_iter){ .p = it->p + 1, .end = it->end, .start = it->start,
-		.closer = '}', .first = true };
+	iter_begin(inner, it->p, it->end, it->start);
 	return true;
 }
 
 void
-json_leave(struct json_iter *it, struct json_iter *inner)
+json_leave(struct json_iter *it, const struct json_iter *inner)
 {
-	struct slice name, value;
-
-	while (json_step(inner, &name, &value))
-		continue;
 	it->error = inner->error;
-	it->p = inner->p + 1;
-	it->unread = false;
+	it->usual = '\0';
+	if (!inner->error.what)
+		iter_behind(it, inner->p + 1);
 }
 
 struct slice
-json_name(const struct json_iter *it, struct slice raw, char tmp[JSON_NAME_BYTES])
+json_name_decode(struct slice raw, char tmp[JSON_NAME_BYTES])
 {
-	if (__builtin_expect(!it->escaped, 1))
-		return (struct slice){ raw.p + 1, raw.n - 2 };
 	size_t n = json_unescape(raw, tmp, JSON_NAME_BYTES);
+
 	return n < JSON_NAME_BYTES ? (struct slice){ tmp, n } : SLICE("");
 }
 

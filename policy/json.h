@@ -27,9 +27,10 @@ struct json_iter {
 	const char *p, *end;
 	const char *start;	/* for offsets in errors */
 	char closer;		/* the bracket that ends it */
-	bool first;
+	char usual;		/* what stands before a member that is written as usual; 0: look closely */
+	bool first;		/* p is at the opening bracket */
 	bool escaped;		/* the last name has escapes in it */
-	bool unread;		/* p is at a container that json_step() found */
+	bool unread;		/* p is at a container, see json_lex.h */
 	struct json_error error;	/* what == NULL: none */
 };
 
@@ -41,22 +42,15 @@ bool json_iter_array(struct json_iter *it, struct slice value) MUST_CHECK;
 bool json_next(struct json_iter *it, struct slice *name, struct slice *value);
 	/* name: raw string with quotes (arrays: none); value: raw span.
 	 * false at the end or on an error: look at it->error.what. */
-
-/* The same in one pass, for who reads what is inside as well: of a container
- * json_step() gives the bracket only. It can then be entered and left, or
- * spanned; if it is not, the next step passes over it. */
-bool json_step(struct json_iter *it, struct slice *name, struct slice *value);
-bool json_enter_object(const struct json_iter *it, struct json_iter *inner) MUST_CHECK;
-	/* Walks the object that the last step has found; false: it was none. */
-void json_leave(struct json_iter *it, struct json_iter *inner);
-	/* Goes on behind it, read to its end or not. An error inside is the
-	 * outer walk's error as well. */
-bool json_span(struct json_iter *it, struct slice *value);
-	/* The raw span of the container that the last step has found. */
 #define JSON_NAME_BYTES 64
-struct slice json_name(const struct json_iter *it, struct slice raw, char tmp[JSON_NAME_BYTES]);
+struct slice json_name_decode(struct slice raw, char tmp[JSON_NAME_BYTES]);
+static inline struct slice
+json_name(const struct json_iter *it, struct slice raw, char tmp[JSON_NAME_BYTES])
+{
 	/* The text of the last name; one with escapes is decoded into tmp, and
 	 * is "" if it does not fit. */
+	return it->escaped ? json_name_decode(raw, tmp) : (struct slice){ raw.p + 1, raw.n - 2 };
+}
 bool json_get(struct slice object, const char *name, struct slice *value);
 	/* First member of that name (compared unescaped); false: none. */
 bool json_is_null(struct slice value);

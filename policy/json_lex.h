@@ -80,6 +80,12 @@ lex_space(const char *p, const char *end)
 	return p;
 }
 
+LEX_INLINE bool
+lex_is_opener(char c)
+{
+	return c == '{' || c == '[';
+}
+
 #define LEX_ONES UINT64_C(0x0101010101010101)
 #define LEX_HIGH UINT64_C(0x8080808080808080)
 
@@ -212,6 +218,53 @@ lex_string(const char *p, const char *end, struct lex *f)
 	return lex_string_portable(p, end, f);
 }
 
+#define LEX_LOOK 16	/* bytes that lex_plain_string() looks at once */
+
+/* The closing quote of a string without escapes, p behind its opening one;
+ * LEX_LOOK bytes must be there. NULL: it is another one, or ends too near to
+ * the text's end to be found at once. */
+LEX_INLINE const char *
+lex_plain_string(const char *p, const char *end)
+{
+#ifdef __SSE2__
+	do {
+		unsigned special = lex_special(p);
+
+		if (special) {
+			p += __builtin_ctz(special);
+			return *p == '"' ? p : NULL;
+		}
+		p += LEX_LOOK;
+	} while (end - p >= LEX_LOOK);
+	return NULL;
+#else
+	p = lex_plain(p, end);
+	return p < end && *p == '"' ? p : NULL;
+#endif
+}
+
+/* The byte behind the container at p, by its quotes and brackets alone. */
+LEX_INLINE const char *
+lex_container(const char *p, const char *end, struct lex *f)
+{
+	size_t depth = 0;
+
+	while (p < end) {
+		char c = *p++;
+
+		if (c == '"') {
+			p = lex_string(p, end, f);
+			if (!p)
+				return NULL;
+		} else if (lex_is_opener(c)) {
+			depth++;
+		} else if ((c == '}' || c == ']') && --depth == 0) {
+			return p;
+		}
+	}
+	return lex_fail(f, p, "unterminated object or array");
+}
+
 static inline const char *
 lex_digits(const char *p, const char *end, struct lex *f)
 {
@@ -311,7 +364,7 @@ json_walk(const char *p, const char *end, const struct json_visitor *v, void *ar
 value:
 	if (p == end)
 		return lex_fail(f, p, "expected a value");
-	if (*p != '{' && *p != '[') {
+	if (!lex_is_opener(*p)) {
 		start = p;
 		p = lex_scalar(p, end, f);
 		if (!p)
@@ -357,6 +410,75 @@ member:
 			return lex_fail(f, start, complaint);
 	}
 	goto value;
+}
+
+/*
+ * One pass over an object and what is inside of it: json_next() for who reads
+ * inner containers too. Of a container json_step() gives the bracket only. It
+ * can then be entered and left, or spanned; if it is not, the next step passes
+ * over it, and sees of its grammar only where it ends.
+ */
+bool json_step_any(struct json_iter *it, struct slice *name, struct slice *value);
+	/* json_step() however the text is written. */
+bool json_enter_object(const struct json_iter *it, struct json_iter *inner) MUST_CHECK;
+	/* Walks the object that the last step has found; false: it was none. */
+void json_leave(struct json_iter *it, const struct json_iter *inner);
+	/* Goes on behind it; json_step() has said false there. An error inside
+	 * is the outer walk's error as well. */
+bool json_span(struct json_iter *it, struct slice *value);
+	/* The raw span of the container that the last step has found, checked. */
+
+/* The byte behind a string, a count, null or an opening bracket; NULL for all
+ * else, and for what is not written as usual. */
+LEX_INLINE const char *
+json_usual_value(const char *p, const char *end)
+{
+	const char *q = p + 1;
+
+	if (lex_is_digit(*p)) {
+		while (q < end && lex_is_digit(*q))
+			q++;
+		return q < end && (*q == ',' || *q == '}') && (*p != '0' || q == p + 1) ? q : NULL;
+	}
+	if (*p == '"') {
+		q = lex_plain_string(q, end);
+		return q ? q + 1 : NULL;
+	}
+	return lex_is_opener(*p) ? q : memcmp(p, "null", 4) == 0 ? p + 4 : NULL;
+}
+
+/* The value from p to `after` has been found; of a container, its bracket. */
+LEX_INLINE bool
+json_step_to(struct json_iter *it, struct slice *value, const char *p, const char *after)
+{
+	*value = (struct slice){ p, (size_t)(after - p) };
+	it->p = after;
+	it->usual = ',';
+	if (lex_is_opener(*p)) {
+		it->p = p;
+		it->usual = '\0';
+		it->unread = true;
+	}
+	return true;
+}
+
+LEX_INLINE bool
+json_step(struct json_iter *it, struct slice *name, struct slice *value)
+{
+	const char *p = it->p, *end = it->end, *q, *after;
+
+	/* Nearly all members are ,"name":value without a space or an escape. */
+	if (end - p < 2 + LEX_LOOK || *p != it->usual || p[1] != '"')
+		return json_step_any(it, name, value);
+	q = lex_plain_string(p + 2, end);
+	if (!q || end - q < 3 + LEX_LOOK || q[1] != ':')
+		return json_step_any(it, name, value);
+	after = json_usual_value(q + 2, end);
+	if (!after)
+		return json_step_any(it, name, value);
+	*name = (struct slice){ p + 1, (size_t)(q - p) };
+	it->first = it->escaped = false;
+	return json_step_to(it, value, q + 2, after);
 }
 
 #endif

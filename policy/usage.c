@@ -137,13 +137,21 @@ usage_tap_free(struct usage_tap *t)
 
 /* Reading usage objects. Each reader says whether something changed. */
 
-static bool
+static inline bool
 read_count(int64_t *to, struct slice value)
 {
-	int64_t n;
+	int64_t n = 0;
 
-	if (!json_to_i64(value, &n) || n < 0)
-		return false;	/* null, and what is no count */
+	if (value.n > 15) {
+		if (!json_to_i64(value, &n) || n < 0)
+			return false;
+	} else {
+		for (size_t i = 0; i < value.n; i++) {
+			if (!lex_is_digit(value.p[i]))
+				return false;	/* null, and what is no count */
+			n = n * 10 + (value.p[i] - '0');
+		}
+	}
 	if (n > USAGE_TOKENS_MAX)
 		n = USAGE_TOKENS_MAX;
 	if (*to == n)
@@ -186,21 +194,19 @@ read_cache_split(struct counts *c, struct json_iter *outer)
 	return changed;
 }
 
-/* A member that an iteration has as well as the whole. */
-static inline bool
-read_counted(struct counts *c, struct slice name, struct slice value, struct json_iter *it)
+/* What an iteration has as well as the whole; NULL: no such count. */
+static inline int64_t *
+count_named(struct counts *c, struct slice name)
 {
 	if (IS(name, "input_tokens"))
-		return read_count(&c->input, value);
+		return &c->input;
 	if (IS(name, "output_tokens"))
-		return read_count(&c->output, value);
+		return &c->output;
 	if (IS(name, "cache_creation_input_tokens"))
-		return read_count(&c->cache_write, value);
+		return &c->cache_write;
 	if (IS(name, "cache_read_input_tokens"))
-		return read_count(&c->cache_read, value);
-	if (IS(name, "cache_creation"))
-		return read_cache_split(c, it);
-	return false;
+		return &c->cache_read;
+	return NULL;
 }
 
 static int64_t
@@ -242,11 +248,14 @@ read_iteration(struct usage_part *part, struct json_iter *array)
 	if (json_enter_object(array, &it)) {
 		while (json_step(&it, &raw, &value)) {
 			struct slice name = json_name(&it, raw, tmp);
+			int64_t *count = count_named(&c, name);
 
-			if (IS(name, "model") && !json_is_null(value))
+			if (count)
+				read_count(count, value);
+			else if (IS(name, "cache_creation"))
+				read_cache_split(&c, &it);
+			else if (IS(name, "model") && !json_is_null(value))
 				json_unescape(value, part->model, sizeof(part->model));
-			else
-				read_counted(&c, name, value, &it);
 		}
 		json_leave(array, &it);
 	}
@@ -302,10 +311,15 @@ credit_redeemed(struct slice credit)
 	    json_string_eq(type, "redeemed");
 }
 
-/* The members that only the whole has. */
-static bool
+static inline bool
 read_usage_member(struct reading *r, struct slice name, struct slice value, struct json_iter *it)
 {
+	int64_t *count = count_named(&r->counts, name);
+
+	if (count)
+		return read_count(count, value);
+	if (IS(name, "cache_creation"))
+		return read_cache_split(&r->counts, it);
 	if (IS(name, "service_tier")) {
 		r->unlisted |= json_string_eq(value, "priority");
 		return read_flag(&r->batch, value, "batch");
@@ -320,8 +334,6 @@ read_usage_member(struct reading *r, struct slice name, struct slice value, stru
 		r->iterations = span_of(it);
 	else if (IS(name, "fallback_credit"))
 		r->unlisted |= credit_redeemed(span_of(it));
-	else
-		return read_counted(&r->counts, name, value, it);
 	return false;
 }
 

@@ -187,6 +187,89 @@ members_are_walked(void **state)
 	assert_non_null(it.error.what);
 }
 
+/* The walk along a text says what a check of it says, and of the same byte. */
+static void
+walk_as_checked(const char *text, size_t n)
+{
+	char *p = test_malloc(n);
+	struct slice exact_text = { memcpy(p, text, n), n }, name, value;
+	struct json_error why = { 0 };
+	struct json_iter it;
+	bool ok = json_check(exact_text, &why);
+
+	if (json_iter_object(&it, exact_text)) {
+		while (json_next(&it, &name, &value))
+			assert_true(value.p >= p && value.p + value.n <= p + n && value.n > 0);
+		if (it.error.what) {
+			if (ok || it.error.offset != why.offset || strcmp(it.error.what, why.what) != 0)
+				fail_msg("%zu: %s, checked %d %zu: %.*s", it.error.offset, it.error.what, ok,
+				    why.offset, (int)n, text);
+		} else if (!ok && strcmp(why.what, "bytes behind the value") != 0) {
+			fail_msg("taken, but %s at %zu: %.*s", why.what, why.offset, (int)n, text);
+		}
+	}
+	test_free(p);
+}
+
+static void
+a_walk_takes_what_a_check_takes(void **state)
+{
+	static const char text[] = "{\"id\":\"msg_01XhT4m8QvYz9cK2nJ5rLw7B\",\"n\":120,\"zero\":0,\"none\":null,"
+	    "\"inner\":{\"a_name_of_more_than_sixteen_bytes\":1831,\"list\":[1,\"two\",{}]},\"yes\":true,\"r\":-1.5e3 ,"
+	    " \"es\\u0063aped\":\"\\n and text of more than sixteen bytes\",\"last\":7}";
+	static const char bytes[] = "{}[]\",:\\ 0x-n\n\x01";
+	char changed[sizeof(text)];
+
+	(void)state;
+	for (size_t n = 1; n < sizeof(text); n++)
+		walk_as_checked(text, n);
+	for (size_t at = 0; at + 1 < sizeof(text); at++)
+		for (size_t i = 0; i + 1 < sizeof(bytes); i++) {
+			memcpy(changed, text, sizeof(text));
+			changed[at] = bytes[i];
+			walk_as_checked(changed, sizeof(text) - 1);
+		}
+}
+
+static void
+inner_objects_are_walked_in_one_pass(void **state)
+{
+	struct json_iter it, inner;
+	struct slice name, value;
+	char tmp[JSON_NAME_BYTES];
+
+	(void)state;
+	assert_true(json_iter_object(&it, SLICE("{\"\\u0061\":{\"b\":{\"c\":1},\"d\":2 },\"e\":[3],\"f\":[{}],"
+	    "\"passed over, whatever is in it\":{1:[}},\"g\":\"h\"}")));
+	assert_true(json_step(&it, &name, &value) && slice_eq(value, SLICE("{")));
+	assert_true(slice_eq(json_name(&it, name, tmp), SLICE("a")));
+	assert_true(json_enter_object(&it, &inner));
+	assert_true(json_step(&inner, &name, &value) && slice_eq(json_name(&inner, name, tmp), SLICE("b")));
+	assert_true(json_step(&inner, &name, &value) && slice_eq(value, SLICE("2")));
+	assert_false(json_step(&inner, &name, &value));
+	assert_false(json_step(&inner, &name, &value));
+	json_leave(&it, &inner);
+	assert_true(json_step(&it, &name, &value) && slice_eq(value, SLICE("[")));
+	assert_false(json_enter_object(&it, &inner));
+	assert_true(json_step(&it, &name, &value) && slice_eq(json_name(&it, name, tmp), SLICE("f")));
+	assert_true(json_span(&it, &value) && slice_eq(value, SLICE("[{}]")));
+	assert_true(json_step(&it, &name, &value) && json_step(&it, &name, &value));
+	assert_true(slice_eq(json_name(&it, name, tmp), SLICE("g")) && slice_eq(value, SLICE("\"h\"")));
+	assert_false(json_step(&it, &name, &value));
+	assert_null(it.error.what);
+
+	/* An error inside ends the walk outside; so does an end that is missing. */
+	assert_true(json_iter_object(&it, SLICE("{\"a\":{\"b\":1 x},\"c\":2}")) && json_step(&it, &name, &value));
+	assert_true(json_enter_object(&it, &inner) && json_step(&inner, &name, &value) && !json_step(&inner, &name, &value));
+	json_leave(&it, &inner);
+	assert_false(json_step(&it, &name, &value));
+	assert_string_equal(it.error.what, "expected ',' or '}'");
+	assert_int_equal(it.error.offset, 12);
+	assert_true(json_iter_object(&it, SLICE("{\"a\":{\"b\":[\"}\"")) && json_step(&it, &name, &value));
+	assert_false(json_step(&it, &name, &value));
+	assert_non_null(it.error.what);
+}
+
 static void
 members_are_found(void **state)
 {
@@ -297,6 +380,8 @@ main(void)
 		cmocka_unit_test(strings_end_where_they_end),
 		cmocka_unit_test(depth_is_bounded),
 		cmocka_unit_test(members_are_walked),
+		cmocka_unit_test(a_walk_takes_what_a_check_takes),
+		cmocka_unit_test(inner_objects_are_walked_in_one_pass),
 		cmocka_unit_test(members_are_found),
 		cmocka_unit_test(scalars_are_read),
 		cmocka_unit_test(strings_are_unescaped),
