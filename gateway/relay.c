@@ -91,16 +91,18 @@ add_span(struct request *r, struct slice span)
 
 /* ---- events ---- */
 
-/* The end of the last complete event in s: behind its blank line. 0: none. */
+/* The end of the last complete event in s: behind its blank line. 0: none.
+ * Lines end in LF, CR LF, or (in a stream that has no LF) CR. */
 static size_t
 events_end(struct slice s)
 {
+	int eol = memchr(s.p, '\n', s.n) ? '\n' : '\r';
 	const char *p = s.p + s.n;
 
-	while (p > s.p && (p = memrchr(s.p, '\n', (size_t)(p - s.p)))) {
-		if (p > s.p && p[-1] == '\n')
-			return (size_t)(p + 1 - s.p);
-		if (p - s.p >= 3 && memcmp(p - 3, "\r\n\r", 3) == 0)
+	while (p > s.p && (p = memrchr(s.p, eol, (size_t)(p - s.p)))) {
+		const char *begin = eol == '\n' && p > s.p && p[-1] == '\r' ? p - 1 : p;
+
+		if (begin > s.p && begin[-1] == eol)
 			return (size_t)(p + 1 - s.p);
 	}
 	return 0;
@@ -264,6 +266,7 @@ build_response_head(struct request *r, const struct http1_head *head, int64_t le
 		room += head->headers[i].name.n + head->headers[i].value.n + 4;
 	if (!text_begin(&t, &r->mem, room))
 		return false;
+	r->length_known = length >= 0;
 	r->chunked_out = length < 0 && r->head.minor >= 1;
 	if (length < 0 && r->head.minor == 0)
 		r->keep_alive = false;	/* HTTP/1.0 knows no chunks: the end is the end of the connection */
@@ -510,6 +513,7 @@ on_error(void *arg, enum exchange_error e, const char *text)
 	};
 
 	r->exchange = NULL;
+	r->waited_out = e == EXCHANGE_TIMEOUT || e == EXCHANGE_IDLE;
 	r->upstream_end_mono_ns = r->sent_mono_ns ? clock_mono_ns() : 0;
 	log_warn("%s: provider %s: %s", r->id, r->provider->slug, text);
 	metrics_add(r->worker->arena, r->worker->index, COUNTER_UPSTREAM_ERRORS, 1);
@@ -584,8 +588,8 @@ request_quiet(struct request *r)
 	struct worker *w = r->worker;
 
 	timepoint_touch(&w->quiet, &r->quiet, worker_now_ms(w));
-	if (!r->client || r->client->stream.write_busy || r->tail_passing)
-		return;		/* bytes are on their way, or no border to put anything at */
+	if (!r->client || r->client->stream.write_busy || r->tail_passing || (r->sse && r->length_known))
+		return;		/* bytes are on their way, or there is no room for ours */
 	if (!r->upstream_status && !r->committed_early) {
 		commit_early(r);
 	} else if (r->sse && !r->late && (!r->tap || !usage_tap_finished(r->tap))) {

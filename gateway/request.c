@@ -359,9 +359,10 @@ request_finish(struct request *r, enum record_outcome outcome, bool complete)
 	timepoint_remove(&r->quiet);
 	r->client = NULL;
 	step_settle(r, outcome);
-	if (r->page) {		/* the ring had no room: the worker's tick goes on with it */
+	if (r->page || r->unrecorded) {		/* no room: the worker's tick goes on with it */
 		r->next = r->worker->unsettled;
 		r->worker->unsettled = r;
+		r->worker->unsettled_count++;
 	} else {
 		request_free(r);
 	}

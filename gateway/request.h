@@ -93,6 +93,9 @@ struct request {
 	bool response_head_sent;	/* to the client */
 	bool committed_early;		/* 200 was sent before the provider answered */
 	bool chunked_out, sse;
+	bool length_known;		/* content-length was announced: nothing can be put in */
+	bool waited_out;		/* we left the provider, not the provider us */
+	bool unrecorded;		/* over, but no page was free for its record */
 	bool late;			/* the answer came after committed_early and is an error */
 	bool holding;			/* a remapped model's answer waits in `held` ... */
 	bool plain_held;		/* ... whole, with its head */

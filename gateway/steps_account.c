@@ -79,7 +79,7 @@ cost_of(struct request *r, enum record_outcome outcome)
 		/* No answer. A provider that dropped the connection reported
 		 * nothing; one that we left may have read the prompt. */
 		f->flags |= RECORD_FLAG(PARTIAL);
-		if (outcome == OUTCOME_UPSTREAM_FAILED && r->rec.fixed.status != 504 && r->rec.fixed.status != 408)
+		if (outcome == OUTCOME_UPSTREAM_FAILED && !r->waited_out)
 			return 0;
 		f->flags |= RECORD_FLAG(ESTIMATED);
 		return r->floor_nusd;
@@ -150,17 +150,32 @@ settle(struct request *r)
 	return true;
 }
 
+/* A refusal has no page yet; its record takes one for a moment. */
+static bool
+record_page(struct request *r)
+{
+	struct refusal why;
+
+	r->unrecorded = !r->page && ledger_admit(r->worker->arena, r->worker->index, NULL, 0, worker_clock(), &r->page,
+	    &why) != LEDGER_ADMITTED;
+	if (r->unrecorded) {
+		r->page = NULL;
+		return false;
+	}
+	inflight_record_set(r->page, record_encode(&r->rec, inflight_record(r->page), RECORD_BYTES_MAX));
+	return true;
+}
+
 bool
 settle_retry(struct request *r)
 {
-	return settle(r);
+	return (!r->unrecorded || record_page(r)) && settle(r);
 }
 
 void
 step_settle(struct request *r, enum record_outcome outcome)
 {
 	struct record_fixed *f = &r->rec.fixed;
-	struct refusal why;
 
 	time_it(r);
 	f->outcome = (uint8_t)outcome;
@@ -169,14 +184,8 @@ step_settle(struct request *r, enum record_outcome outcome)
 	count_it(r);
 	if (!r->key || !route_rows[r->route].governed)
 		return;
-	/* A refusal has no page yet; its record takes one for a moment. */
-	if (!r->page && ledger_admit(r->worker->arena, r->worker->index, NULL, 0, worker_clock(), &r->page, &why) !=
-	    LEDGER_ADMITTED) {
-		r->page = NULL;
-		return;
-	}
-	inflight_record_set(r->page, record_encode(&r->rec, inflight_record(r->page), RECORD_BYTES_MAX));
 	r->settle_cancel = !r->sent_mono_ns;
 	r->settle_cost_nusd = f->cost_nusd;
-	settle(r);
+	if (record_page(r))
+		settle(r);
 }

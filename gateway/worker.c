@@ -292,6 +292,7 @@ settle_left_over(struct worker *w)
 		if (!settle_retry(r))
 			return;
 		*link = r->next;
+		w->unsettled_count--;
 		r->next = NULL;
 		request_free(r);
 	}

@@ -25,6 +25,8 @@ struct client;
 struct request;
 struct worker;
 
+#define UNSETTLED_MAX 64	/* requests whose records wait for room; with more, intake pauses */
+
 struct listener {
 	uv_tcp_t tcp;
 	struct worker *worker;
@@ -59,7 +61,8 @@ struct worker {
 	struct timeline idle, head, body, linger, stall;	/* client deadlines */
 	struct timeline quiet;		/* event streams, by last byte to the client */
 	uint32_t clients;		/* open connections */
-	struct request *unsettled;	/* finished, but the ring had no room */
+	struct request *unsettled;	/* over, but there was no room for their records */
+	uint32_t unsettled_count;
 	struct request *parked;		/* ready to run, held back meanwhile (oldest first) */
 	struct request *parked_last;
 	bool draining;
@@ -96,7 +99,7 @@ worker_clock(void)
 static inline bool
 worker_intake_paused(const struct worker *w)
 {
-	return w->unsettled != NULL;
+	return w->unsettled_count >= UNSETTLED_MAX;
 }
 
 struct plane *plane_get(struct plane *p);

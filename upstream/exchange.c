@@ -16,9 +16,11 @@
 #include <stdlib.h>
 
 #include "upstream/private.h"
+#include "upstream/wire/acked.h"
 
 #define SEND_WINDOW_BYTES (256u << 10)	/* given to the stream at a time: bounds its queue */
 #define SEND_PIECES 64			/* ... and the pieces, on the stack */
+#define STALE_MS 100			/* a close that was on its way when we wrote is known by then */
 #define INTERIM_MAX 16			/* 1xx answers before the real one */
 
 struct exchange {
@@ -31,6 +33,8 @@ struct exchange {
 	void *arg;
 	struct deadline deadline;
 	size_t piece, offset;		/* what is to be sent next */
+	uint64_t attached_ms;		/* when we got the connection */
+	uint64_t written_before;	/* on a reused connection, when we got it */
 	uint32_t interim;
 	bool reused, announced, paused;
 	bool sent;			/* all of the request is with the kernel */
@@ -289,12 +293,29 @@ on_data(struct stream *s, const char *p, size_t n)
 		x->cb->on_read_end(x->arg);
 }
 
-/* An idle connection can have died while nobody looked. If it gave no byte of
- * an answer, the request is repeated, once, on a connection of its own. */
+/* Can the provider have got this request? Not if its kernel acknowledged no
+ * byte of it (what was written on the connection before has been answered, so
+ * it is acknowledged); and not if the end came as soon as it takes the news of
+ * an earlier close to arrive. */
+static bool
+was_taken(struct exchange *x)
+{
+	uv_os_fd_t fd;
+	int64_t acked;
+
+	if (uv_now(x->target->upstream->loop) - x->attached_ms < STALE_MS)
+		return false;
+	acked = uv_fileno((uv_handle_t *)&x->conn->stream.tcp, &fd) == 0 ? socket_acked_bytes(fd) : -1;
+	return acked < 0 || (uint64_t)acked > x->written_before;
+}
+
+/* An idle connection can have died while nobody looked. The request is
+ * repeated, once, on a connection of its own, but only if the provider cannot
+ * have got any of it: a prompt must not be billed twice. */
 static bool
 replace(struct exchange *x)
 {
-	if (!x->reused || x->answered)
+	if (!x->reused || x->answered || was_taken(x))
 		return false;
 	conn_close(leave(x));
 	x->reused = false;
@@ -339,6 +360,8 @@ static void
 attach(struct exchange *x, struct conn *c)
 {
 	x->conn = c;
+	x->attached_ms = uv_now(x->target->upstream->loop);
+	x->written_before = c->stream.bytes_written;
 	c->owner = x;
 	c->stream.cb = &conn_callbacks;
 	c->stream.owner = c;

@@ -7,8 +7,9 @@
  * says), sends head and body, and reports the answer as it comes. Nothing is
  * buffered here but what the head needs. Time-outs: connect, first byte, idle.
  *
- * An idle connection that turns out to be dead before any byte of an answer is
- * replaced by a fresh one, once, without telling the caller.
+ * An idle connection that turns out to have been dead (not one byte of the
+ * request was acknowledged) is replaced by a fresh one, once, without telling
+ * the caller. A request that the provider may have got is never sent twice.
  */
 #ifndef WEIR_UPSTREAM_EXCHANGE_H
 #define WEIR_UPSTREAM_EXCHANGE_H
