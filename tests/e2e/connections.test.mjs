@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test';
 
 import { sha256 } from '../fake/memory.mjs';
 import { bodyState, chunked } from './client.mjs';
-import { World, messageBody, messageRequest, requestBytes, until } from './harness.mjs';
+import { Client, World, messageBody, messageRequest, requestBytes, until } from './harness.mjs';
 
 let world, key;
 
@@ -199,6 +199,20 @@ test('chunk extensions and trailers of a request are read and dropped', async ()
 	await client.write(requestBytes({ ...request, headers: [...request.headers, ['transfer-encoding', 'chunked']], body: chunked(Buffer.from(body)) }));
 	assert.equal((await client.response()).status, 200);
 	client.close();
+});
+
+test('a listener of IPv6', async () => {
+	const six = await World.open({ settings: { listen: ['[::1]:0', '127.0.0.1:0'] } });
+	try {
+		const k = await six.weir.key('six');
+		const client = await Client.open({ host: '::1', port: six.weir.listeners[0].port });
+		const answer = await client.exchange(messageRequest({ key: k }));
+		assert.equal(answer.status, 200);
+		assert.equal((await six.weir.record(answer.headers.get('x-weir-request-id'))).remote_address, '::1');
+		client.close();
+	} finally {
+		await six.close();
+	}
 });
 
 test('2,000 connections are held open and each still works', async () => {

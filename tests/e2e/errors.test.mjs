@@ -153,6 +153,17 @@ test('C43 a provider that is down, or away: a JSON error in time, nothing billed
 	}
 });
 
+test('C43 a provider whose name has no address', async () => {
+	const nowhere = await World.open({ providerSettings: { base_url: 'https://provider.invalid' } });
+	try {
+		const begin = Date.now();
+		refused(await nowhere.ask({ key: await nowhere.weir.key('k') }), 502, 'api_error');
+		assert.ok(Date.now() - begin < 15000);
+	} finally {
+		await nowhere.close();
+	}
+});
+
 test('the provider refuses weir\'s account: the client sees the provider\'s own words', async () => {
 	const wrong = await World.open({ providerSettings: { api_key: 'sk-ant-wrong' } });
 	try {

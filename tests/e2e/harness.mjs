@@ -37,11 +37,11 @@ export function run(program, args, { input, env, timeout = 30000 } = {}) {
 }
 
 export class Provider {
-	/** Starts one. {tls: {cert, key}, port, apiKey} */
-	static async start({ tls = null, port = 0, apiKey = API_KEY } = {}) {
+	/** Starts one. {tls: {cert, key, ca}, port, apiKey, prefix: of its paths} */
+	static async start({ tls = null, port = 0, apiKey = API_KEY, prefix = '' } = {}) {
 		const provider = new Provider();
 		provider.tls = tls;
-		provider.child = spawn(process.execPath, [path.join(ROOT, 'tests/fake/provider.mjs'), '--port', String(port), '--api-key', apiKey,
+		provider.child = spawn(process.execPath, [path.join(ROOT, 'tests/fake/provider.mjs'), '--port', String(port), '--api-key', apiKey, '--prefix', prefix,
 			...(tls ? ['--tls', '--cert', tls.cert, '--key', tls.key] : [])], { stdio: ['ignore', 'pipe', 'inherit'] });
 		provider.port = await new Promise((resolve, reject) => {
 			provider.child.once('exit', (code) => reject(new Error(`the provider ended with ${code}`)));
@@ -129,7 +129,7 @@ export class Weir {
 	}
 
 	async readyz() {
-		const plain = this.listeners.find((l) => !l.tls);
+		const plain = this.listeners.find((l) => !l.tls && !l.host.startsWith('['));
 		const target = plain ? { port: plain.port } : { port: this.listeners[0].port, tls: { rejectUnauthorized: false } };
 		try {
 			const client = await Client.open(target);
@@ -141,7 +141,7 @@ export class Weir {
 		}
 	}
 
-	get port() { return this.listeners.find((l) => !l.tls)?.port; }
+	get port() { return this.listeners.find((l) => !l.tls && !l.host.startsWith('['))?.port; }
 	get tlsPort() { return this.listeners.find((l) => l.tls)?.port; }
 	get pid() { return this.child.pid; }
 

@@ -61,6 +61,32 @@ test('500 open streams live through a reload, and new requests see the new setti
 	assert.deepEqual(world.weir.children(), workers, 'no process was replaced');
 });
 
+test('reloads in quick succession, under load, disturb nobody', async () => {
+	const before = (await world.weir.metrics()).sum('weir_settings_version');
+	let going = true;
+	const signals = (async () => {
+		for (let i = 0; i < 15; i++) {
+			world.weir.write({ ...world.weir.settings, configs: [{ slug: `pc-${i}`, config: { override_params: { max_tokens: 100 + i } } }] });
+			world.weir.signal('SIGHUP');
+			await until(async () => (await world.weir.metrics()).sum('weir_settings_version') >= before + 1 + i, 'this reload is in force');
+		}
+		going = false;
+	})();
+	await Promise.all(Array.from({ length: 16 }, async (_, n) => {
+		const client = await world.open({ tls: n % 4 === 0 });
+		while (going) {
+			const answer = await client.exchange(messageRequest({ key, stream: n % 2 === 0 }));
+			assert.equal(answer.status, 200, answer.body.toString());
+		}
+		client.close();
+	}));
+	await signals;
+	const newest = await world.ask({ key, headers: [['x-portkey-config', 'pc-14']] });
+	assert.equal(newest.status, 200);
+	assert.equal(JSON.parse((await world.provider.last()).body).max_tokens, 114);
+	refused(await world.ask({ key, headers: [['x-portkey-config', 'pc-0']] }), 400, 'invalid_request_error');
+});
+
 test('a bad file is refused in the log, by its place, and the old settings stay', async () => {
 	const good = world.weir.settings;
 	const before = (await world.weir.metrics()).sum('weir_settings_version');

@@ -57,14 +57,14 @@ export function violationsOf(request, apiKey) {
 }
 
 /** Checks the head and the body; returns the parsed body. Throws Refusal. */
-export function checkRequest(request, apiKey, models) {
+export function checkRequest(request, options, models) {
 	const path = request.target.split('?')[0];
-	const counting = path === '/v1/messages/count_tokens';
-	if (path !== '/v1/messages' && !counting)
+	const counting = path === `${options.prefix}/v1/messages/count_tokens`;
+	if (path !== `${options.prefix}/v1/messages` && !counting)
 		throw new Refusal(404, 'not_found_error', 'Not found');
 	if (request.method !== 'POST')
 		throw new Refusal(405, 'invalid_request_error', 'Method Not Allowed');
-	checkHeaders(request, apiKey);
+	checkHeaders(request, options['api-key']);
 	const body = parseBody(request.body);
 	checkTop(body, counting, request.header('anthropic-version'));
 	checkMessages(body.messages, request.header('anthropic-version'));

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // A provider that is not there: Anthropic's Messages API, simulated.
 //
-//	node provider.mjs [--host 127.0.0.1] [--port 0] [--api-key K]
+//	node provider.mjs [--host 127.0.0.1] [--port 0] [--api-key K] [--prefix /PATH]
 //		[--tls --cert FILE --key FILE] [--prices FILE]
 //
 // prints {"port":N} when it accepts connections. It is as strict about what it
@@ -34,7 +34,7 @@ import { responseHead } from './wire.mjs';
 
 const { values: options } = parseArgs({ options: {
 	host: { type: 'string', default: '127.0.0.1' }, port: { type: 'string', default: '0' },
-	'api-key': { type: 'string', default: 'sk-ant-simulated' }, tls: { type: 'boolean', default: false },
+	'api-key': { type: 'string', default: 'sk-ant-simulated' }, prefix: { type: 'string', default: '' }, tls: { type: 'boolean', default: false },
 	cert: { type: 'string' }, key: { type: 'string' },
 	prices: { type: 'string', default: new URL('../../deploy/prices.json', import.meta.url).pathname },
 } });
@@ -60,7 +60,7 @@ async function serve(connection, request) {
 		memory.violation(entry, text);
 	let whole = false;
 	try {
-		const { body, counting } = checkRequest(request, options['api-key'], modelKnown);
+		const { body, counting } = checkRequest(request, options, modelKnown);
 		const script = queue.shift() ?? { ...standing, ...scriptOf(body) };
 		const plan = planAnswer(script, body, counting, entry, request.body.length);
 		whole = await new Sender(connection, entry, script, memory).send(plan);

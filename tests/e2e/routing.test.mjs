@@ -1,0 +1,126 @@
+// Which provider, which model, which parameters: configs, slugs and headers.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { Provider, World, messageBody, refused } from './harness.mjs';
+
+const CONFIGS = [
+	{ slug: 'pc-pin', config: { override_params: { model: '@second/claude-opus-5-5' } } },
+	{ slug: 'pc-params', config: { override_params: { max_tokens: 77, stop_sequences: ['\u00fc"'], metadata: { user_id: 'u' } } } },
+	{ slug: 'pc-target', config: { targets: [{ provider: '@second' }] } },
+	{ slug: 'pc-hasty', config: { provider: '@anthropic', request_timeout: 400 } },
+];
+let world, second, key;
+
+before(async () => {
+	second = await Provider.start({ apiKey: 'sk-ant-second', prefix: '/deep/prefix' });
+	world = await World.open({ start: false });
+	const [first] = world.weir.settings.providers;
+	world.weir.write({ ...world.weir.settings, default_provider: 'anthropic', configs: CONFIGS, providers: [{ ...first, models: ['claude-sonnet-*', 'claude-haiku-*'] },
+		{ slug: 'second', type: 'anthropic', base_url: `${second.url}/deep/prefix`, api_key: 'sk-ant-second' }] });
+	await world.weir.start();
+	key = await world.weir.key('routing');
+});
+after(async () => {
+	await world.close();
+	await second.stop();
+});
+
+/** Asks with these headers; where the request went and with what body. */
+async function route(headers, body = {}, who = key) {
+	const before = [(await world.provider.stats()).requests, (await second.stats()).requests];
+	const answer = await world.ask({ key: who, headers, body: typeof body === 'string' ? body : messageBody(body) });
+	const now = [(await world.provider.stats()).requests, (await second.stats()).requests];
+	const hit = now[0] > before[0] ? world.provider : now[1] > before[1] ? second : null;
+	const last = await hit?.last();
+	return { answer, to: hit === second ? 'second' : hit ? 'first' : null, last, sent: last && JSON.parse(last.body) };
+}
+
+test('without a word the default provider serves, as it was asked', async () => {
+	const { answer, to } = await route([]);
+	assert.equal(to, 'first');
+	assert.equal(answer.headers.get('x-portkey-provider'), 'anthropic');
+});
+
+test('a provider by header, by the model\'s prefix, by a config: the path prefix of its base URL is kept', async () => {
+	for (const [headers, body] of [[[['x-portkey-provider', '@second']], {}], [[['x-portkey-provider', 'second']], {}], [[], { model: '@second/claude-sonnet-5-5' }],
+		[[['x-portkey-config', 'pc-target']], {}], [[['x-portkey-config', '{"provider":"@second"}']], {}], [[['x-portkey-virtual-key', 'second']], {}]]) {
+		const { to, last, sent } = await route(headers, body);
+		assert.equal(to, 'second', JSON.stringify([headers, body]));
+		assert.equal(last.target, '/deep/prefix/v1/messages');
+		assert.equal(sent.model, 'claude-sonnet-5-5');
+	}
+});
+
+test('override_params.model picks provider and model, the answer keeps the client\'s name', async () => {
+	for (const headers of [[['x-portkey-config', 'pc-pin']], [['x-portkey-config', '{"override_params":{"model":"@second/claude-opus-5-5"}}']],
+		[['x-portkey-config', '{"overrideParams":{"model":"@second/claude-opus-5-5"}}']]]) {
+		const { answer, to, sent } = await route(headers, { model: 'claude-haiku-5-5' });
+		assert.equal(to, 'second');
+		assert.equal(sent.model, 'claude-opus-5-5');
+		assert.equal(JSON.parse(answer.body).model, 'claude-haiku-5-5');
+	}
+});
+
+test('override_params set what is there and add what is not; the rest keeps its bytes', async () => {
+	const body = '{"model":"claude-sonnet-5-5", "max_tokens":  1024,"messages":[{"role":"user","content":"n 1.0 \\u00e9"}],"x":1e2 }';
+	const { sent, last } = await route([['x-portkey-config', 'pc-params']], body);
+	assert.equal(sent.max_tokens, 77);
+	assert.deepEqual(sent.stop_sequences, ['\u00fc"']);
+	assert.deepEqual(sent.metadata, { user_id: 'u' });
+	assert.ok(last.body.toString().startsWith('{"model":"claude-sonnet-5-5", "max_tokens":  77,"messages":[{"role":"user","content":"n 1.0 \\u00e9"}],"x":1e2'));
+});
+
+test('request_timeout ends the wait with 408', async () => {
+	const begin = Date.now();
+	const { answer } = await route([['x-portkey-config', 'pc-hasty']], { script: { delay_head_ms: 5000 } });
+	assert.equal(answer.status, 408);
+	assert.ok(Date.now() - begin < 4000);
+	assert.equal((await route([['x-portkey-config', 'pc-hasty']])).answer.status, 200);
+});
+
+test('a model that the provider does not offer is 404, with its name', async () => {
+	assert.match(refused((await route([], { model: 'claude-opus-5-5' })).answer, 404, 'not_found_error'), /claude-opus-5-5/);
+	assert.equal((await route([['x-portkey-provider', '@second']], { model: 'claude-opus-5-5' })).to, 'second');
+});
+
+test('what a later version does is refused by name, what nobody knows too', async () => {
+	for (const [config, words] of [['{"strategy":{"mode":"fallback"},"targets":[{"provider":"@second"},{"provider":"@anthropic"}]}', /not yet supported/],
+		['{"retry":{"attempts":3}}', /retry.*not yet supported/], ['{"cache":{"mode":"simple"}}', /cache.*not yet supported/],
+		['{"input_guardrails":["g"]}', /input_guardrails.*not yet supported/], ['{"colour":"red"}', /colour/], ['{"override_params":7}', /override_params/],
+		['{"provider":"@nobody"}', /nobody/], ['{', /x-portkey-config/], ['[]', /./], ['pc-none', /pc-none/], ['{"request_timeout":"soon"}', /request_timeout/]]) {
+		const { answer, to } = await route([['x-portkey-config', config]]);
+		assert.match(refused(answer, 400, 'invalid_request_error'), words, config);
+		assert.equal(to, null, config);
+	}
+});
+
+test('a key\'s config applies, and a locked one cannot be replaced', async () => {
+	const bound = await world.weir.key('bound', '--routing-config', 'pc-pin'), locked = await world.weir.key('locked', '--routing-config', 'pc-pin', '--lock-config');
+	assert.equal((await route([], {}, bound)).to, 'second');
+	assert.equal((await route([['x-portkey-config', 'pc-params']], {}, bound)).to, 'first');
+	const { answer, to } = await route([['x-portkey-config', 'pc-params']], {}, locked);
+	refused(answer, 400, 'invalid_request_error');
+	assert.equal(to, null);
+	assert.equal((await route([], {}, locked)).to, 'second');
+});
+
+test('the allow-list of a key looks at the model that goes out', async () => {
+	const haiku = await world.weir.key('haiku', '--model', 'claude-haiku-*'), pinned = await world.weir.key('pinned', '--model', 'claude-haiku-*', '--routing-config', 'pc-pin');
+	assert.equal((await route([], { model: 'claude-haiku-5-5' }, haiku)).to, 'first');
+	for (const [who, body] of [[haiku, { model: 'claude-sonnet-5-5' }], [haiku, { model: '@second/claude-opus-5-5' }], [pinned, { model: 'claude-haiku-5-5' }]])
+		assert.match(refused((await route([], body, who)).answer, 403, 'permission_error'), /claude-haiku-\*/);
+});
+
+test('records name config, provider, models, trace and client', async () => {
+	const { answer } = await route([['x-portkey-config', 'pc-pin'], ['x-portkey-trace-id', 'trace-77'], ['user-agent', 'claude-cli/2.1.295 (external, cli)'],
+		['x-claude-code-session-id', 's-1']], { model: 'claude-haiku-5-5' });
+	assert.equal(answer.headers.get('x-portkey-trace-id'), 'trace-77');
+	const record = await world.weir.record(answer.headers.get('x-weir-request-id'));
+	for (const [name, value] of Object.entries({ config: 'pc-pin', provider: 'second', model_requested: 'claude-haiku-5-5', model: 'claude-opus-5-5', trace_id: 'trace-77',
+		client: 'claude-code', client_version: '2.1.295', session_id: 's-1', key: 'routing', workspace: 'default', route: 'messages', attempts: 1, status: 200, outcome: 'ok' }))
+		assert.equal(record[name], value, name);
+	assert.match(record.price, /^claude-opus-5-5@/);
+	assert.ok(record.total_ns > 0 && record.upstream_ns > 0 && record.first_byte_ns > 0 && record.overhead_ns >= 0 && record.upstream_ns <= record.total_ns);
+});
