@@ -335,7 +335,6 @@ forget_prompt(struct request *r)
 	r->body = NULL;
 	r->scan = NULL;
 	r->edits = NULL;
-	r->metadata = NULL;
 }
 
 static void

@@ -75,7 +75,6 @@ struct request {
 	const struct setting_provider *provider;
 	struct body_scan *scan;
 	struct body_edits *edits;
-	struct metadata *metadata;
 	struct slice model_requested, model;	/* bare text */
 	bool stream, model_remapped, beta_1m;
 	const struct price_row *price;

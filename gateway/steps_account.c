@@ -14,20 +14,24 @@
  * and fewer elsewhere: three err on the side of too many. */
 #define CONTENT_BYTES_A_TOKEN 3
 
-/* The usage so far: as reported, with an estimate for what was cut off. */
-static void
-usage_so_far(const struct request *r, struct usage *out, bool *estimated)
+/* The usage so far: as reported, or, of an answer that was cut off, with an
+ * estimate in `cut`, which must live as long as the result. */
+static const struct usage *
+usage_so_far(const struct request *r, struct usage *cut, bool *estimated)
 {
-	*out = *usage_tap_usage(r->tap);
-	if (out->complete)
-		return;
+	const struct usage *reported = usage_tap_usage(r->tap);
+
+	if (reported->complete)
+		return reported;
 	int64_t content = (int64_t)(usage_tap_content_bytes(r->tap) / CONTENT_BYTES_A_TOKEN);
 	if (content > r->bound.output_tokens && r->bound.output_tokens > 0)
 		content = r->bound.output_tokens;
-	if (content > out->tokens[TOKENS_OUTPUT]) {
-		out->tokens[TOKENS_OUTPUT] = content;
-		*estimated = true;
-	}
+	if (content <= reported->tokens[TOKENS_OUTPUT])
+		return reported;
+	*cut = *reported;
+	cut->tokens[TOKENS_OUTPUT] = content;
+	*estimated = true;
+	return cut;
 }
 
 static int64_t
@@ -43,15 +47,15 @@ void
 account_progress(struct request *r)
 {
 	struct metered m = { .cost_nusd = r->floor_nusd };
-	struct usage u;
+	struct usage cut;
 	bool estimated = false;
 
 	if (!r->page || r->route != ROUTE_MESSAGES)
 		return;
-	usage_so_far(r, &u, &estimated);
-	if (u.known) {
-		m.cost_nusd = priced(r, &u, &estimated);
-		memcpy(m.tokens, u.tokens, sizeof(u.tokens));
+	const struct usage *u = usage_so_far(r, &cut, &estimated);
+	if (u->known) {
+		m.cost_nusd = priced(r, u, &estimated);
+		memcpy(m.tokens, u->tokens, sizeof(u->tokens));
 	}
 	inflight_metered(r->page, &m);
 }
@@ -70,8 +74,9 @@ static int64_t
 cost_of(struct request *r, enum record_outcome outcome)
 {
 	struct record_fixed *f = &r->rec.fixed;
+	const struct usage *u = NULL;
 	bool estimated = false;
-	struct usage u;
+	struct usage cut;
 
 	if (r->route != ROUTE_MESSAGES || !r->sent_mono_ns || r->upstream_status >= 400)
 		return 0;	/* never billed */
@@ -85,16 +90,16 @@ cost_of(struct request *r, enum record_outcome outcome)
 		return r->floor_nusd;
 	}
 	if (r->tap)
-		usage_so_far(r, &u, &estimated);
-	if (!r->tap || !u.known) {
+		u = usage_so_far(r, &cut, &estimated);
+	if (!u || !u->known) {
 		/* 2xx without usage that we can read: never free. */
 		f->flags |= RECORD_FLAG(ESTIMATED);
 		return r->floor_nusd;
 	}
-	if (!u.complete)
+	if (!u->complete)
 		f->flags |= RECORD_FLAG(PARTIAL);
-	memcpy(f->tokens, u.tokens, sizeof(u.tokens));
-	int64_t cost = priced(r, &u, &estimated);
+	memcpy(f->tokens, u->tokens, sizeof(u->tokens));
+	int64_t cost = priced(r, u, &estimated);
 	if (estimated)
 		f->flags |= RECORD_FLAG(ESTIMATED);
 	return cost;

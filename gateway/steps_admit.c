@@ -313,38 +313,59 @@ check_numbers(struct request *r)
 }
 
 static enum step
-resolve_metadata(struct request *r)
+read_metadata(struct request *r, struct slice header)
 {
 	const struct settings *s = r->plane->settings;
-	struct slice header = r->known.metadata;
+	struct metadata *m = scratch_alloc(&r->body_mem, sizeof(*m));
 	struct metadata_error why;
 
-	r->metadata = scratch_alloc(&r->body_mem, sizeof(*r->metadata));
-	if (!r->metadata) {
+	if (!m) {
 		request_refuse(r, &invalid, "the request is too large");
 		return STEP_STOP;
 	}
-	r->metadata->count = 0;
-	if (header.n && !metadata_parse(header, s->metadata.lenient, &r->body_mem, r->metadata, &why)) {
+	m->count = 0;
+	if (header.n && !metadata_parse(header, s->metadata.lenient, &r->body_mem, m, &why)) {
 		request_refuse(r, &invalid, "x-portkey-metadata: %s (at byte %zu)", why.what, why.offset);
 		return STEP_STOP;
 	}
-	if (!metadata_merge(r->metadata, &r->key->metadata)) {
+	if (!metadata_merge(m, &r->key->metadata)) {
 		request_refuse(r, &invalid, "x-portkey-metadata: more than %d fields", METADATA_PAIRS_MAX);
 		return STEP_STOP;
 	}
 	for (uint32_t i = 0; i < s->metadata.required_count; i++) {
-		if (!metadata_get(r->metadata, slice_of(s->metadata.required[i]))) {
+		if (!metadata_get(m, slice_of(s->metadata.required[i]))) {
 			request_refuse(r, &invalid, "x-portkey-metadata: the field \"%s\" is required here",
 			    s->metadata.required[i]);
 			return STEP_STOP;
 		}
 	}
-	r->rec.metadata = metadata_json(r->metadata, &r->mem);
+	r->rec.metadata = metadata_json(m, &r->mem);
 	if (!r->rec.metadata.p) {
 		request_refuse(r, &invalid, "x-portkey-metadata: longer than %d bytes", METADATA_BYTES_MAX);
 		return STEP_STOP;
 	}
+	return STEP_NEXT;
+}
+
+static enum step
+resolve_metadata(struct request *r)
+{
+	struct metadata_memo *memo = r->worker->memo;
+	uint64_t serial = r->key->serial, version = r->plane->settings->version;
+	struct slice header = r->known.metadata, known = metadata_memo_get(memo, serial, version, header);
+
+	if (!known.p) {
+		if (read_metadata(r, header) == STEP_STOP)
+			return STEP_STOP;
+		metadata_memo_put(memo, serial, version, header, r->rec.metadata);
+		return STEP_NEXT;
+	}
+	char *copy = scratch_dup(&r->mem, known);
+	if (!copy) {
+		request_refuse(r, &invalid, "the request is too large");
+		return STEP_STOP;
+	}
+	r->rec.metadata = (struct slice){ copy, known.n };
 	return STEP_NEXT;
 }
 

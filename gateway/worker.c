@@ -356,7 +356,8 @@ open_all(struct worker *w, const struct worker_boot *boot)
 	}
 	w->keys = key_cache_new(w->catalog, KEYS_CACHED_MAX);
 	w->upstream = upstream_new(&w->loop);
-	if (!w->keys || !w->upstream)
+	w->memo = metadata_memo_new();
+	if (!w->keys || !w->upstream || !w->memo)
 		return false;
 	w->plane = plane_new(w, boot->settings, boot->ticket_keys, tls);
 	return w->plane != NULL;
@@ -400,6 +401,7 @@ worker_run(const struct worker_boot *boot)
 
 	plane_put(w.plane);
 	key_cache_free(w.keys);
+	metadata_memo_free(w.memo);
 	catalog_close(w.catalog);
 	free(w.listeners);
 	uv_loop_close(&w.loop);

@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include "gateway/key_cache.h"
+#include "gateway/metadata_memo.h"
 #include "gateway/settings.h"
 #include "gateway/timeline.h"
 #include "shm/arena.h"
@@ -49,6 +50,7 @@ struct worker {
 	struct plane *plane;		/* of the newest settings */
 	struct catalog *catalog;
 	struct key_cache *keys;
+	struct metadata_memo *memo;
 	struct upstream *upstream;
 
 	struct listener *listeners;

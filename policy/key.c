@@ -531,7 +531,8 @@ pack(const struct key *from)
 struct key *
 key_compile(struct slice json, const uint8_t hash[32], char *why, size_t why_size)
 {
-	struct build b = { .hash = hash, .key = { .refs = 1, .allow_config_override = true } };
+	static uint64_t serial;		/* a process compiles keys in one thread */
+	struct build b = { .hash = hash, .key = { .refs = 1, .serial = ++serial, .allow_config_override = true } };
 	struct key *k = NULL;
 
 	scratch_init(&b.mem, COMPILE_BYTES_MAX);

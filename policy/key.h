@@ -24,6 +24,7 @@ struct key_limit {
 };
 
 struct key {
+	uint64_t serial;		/* of this compilation: no other in this process has it */
 	uint32_t refs;			/* of who shares it; 1 after key_compile() */
 	char *id, *slug, *workspace;
 	char *config;			/* slug or NULL */
