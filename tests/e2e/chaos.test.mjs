@@ -92,7 +92,7 @@ test(`processes die for ${SECONDS} s under load, and nothing is lost or counted 
 			clearInterval(killer);
 		}
 		console.log(`# ${seen.finished.length} finished, ${seen.broken} broken, ${seen.refused} refused; killed ${JSON.stringify(killed)}`);
-		assert.ok(killed.worker >= SECONDS * 2 && killed.keeper >= SECONDS / 2 && killed.admin >= SECONDS / 2, JSON.stringify(killed));
+		assert.ok(killed.worker >= SECONDS && killed.keeper >= SECONDS / 2 && killed.admin >= SECONDS / 2, JSON.stringify(killed));
 		assert.ok(seen.finished.length > SECONDS * 20, `${seen.finished.length} requests`);
 
 		await until(async () => (await world.provider.stats()).in_flight === 0, 'the provider is idle', 30000);

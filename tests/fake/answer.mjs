@@ -152,7 +152,8 @@ export class Sender {
 				return false;
 			batch.forEach((b) => this.mark(b));
 			i += batch.length;
-			await this.between(plan);
+			if (i < this.pieces.length || fault)
+				await this.between();
 			if (connection.gone)
 				return false;
 		}
