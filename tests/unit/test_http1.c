@@ -227,92 +227,92 @@ responses(void **state)
 #define GET "GET / HTTP/1.1\r\nHost: a\r\n"
 #define POST "POST / HTTP/1.1\r\nHost: a\r\n"
 
+static const struct {
+	const char *input;
+	int status;
+} refused[] = {
+	/* framing */
+	{ POST "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400 },
+	{ POST "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400 },
+	{ POST "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", 400 },
+	{ POST "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400 },
+	{ POST "Content-Length: 5, 5\r\n\r\nhello", 400 },
+	{ POST "Content-Length: +5\r\n\r\nhello", 400 },
+	{ POST "Content-Length: -5\r\n\r\nhello", 400 },
+	{ POST "Content-Length: 0x5\r\n\r\nhello", 400 },
+	{ POST "Content-Length: 5 5\r\n\r\nhello", 400 },
+	{ POST "Content-Length:\r\n\r\nhello", 400 },
+	{ POST "Content-Length: 18446744073709551616\r\n\r\n", 400 },
+	{ POST "Content-Length: 9223372036854775808\r\n\r\n", 400 },
+	{ POST "Transfer-Encoding: gzip\r\n\r\n", 501 },
+	{ POST "Transfer-Encoding: xchunked\r\n\r\n", 501 },
+	{ POST "Transfer-Encoding: chunked, gzip\r\n\r\n", 501 },
+	{ POST "Transfer-Encoding: gzip, chunked\r\n\r\n", 501 },
+	{ POST "Transfer-Encoding: identity\r\n\r\n", 501 },
+	{ POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 501 },
+	{ POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n", 501 },
+	{ "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400 },
+	/* lines */
+	{ "GET / HTTP/1.1\nHost: a\r\n\r\n", 400 },
+	{ "GET / HTTP/1.1\r\nHost: a\n\r\n", 400 },
+	{ GET "X: 1\n\n", 400 },
+	{ GET "X: 1\rY: 2\r\n\r\n", 400 },
+	{ GET "X: 1\r\r\n\r\n", 400 },
+	{ GET "X: 1\r\n folded\r\n\r\n", 400 },
+	{ GET "X: 1\r\n\tfolded\r\n\r\n", 400 },
+	{ "GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400 },
+	{ GET ": no name\r\n\r\n", 400 },
+	{ GET "no colon\r\n\r\n", 400 },
+	{ GET "Space : before\r\n\r\n", 400 },
+	{ GET "Sp ace: inside\r\n\r\n", 400 },
+	{ GET "Tab\t: before\r\n\r\n", 400 },
+	{ GET "\x80: high\r\n\r\n", 400 },
+	{ GET "X: \x01\r\n\r\n", 400 },
+	/* the request line */
+	{ "GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400 },
+	{ "GET / a HTTP/1.1\r\nHost: a\r\n\r\n", 400 },
+	{ "GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400 },
+	{ "GET /\r\nHost: a\r\n\r\n", 400 },
+	{ "GET\r\n\r\n", 400 },
+	{ "GET / http/1.1\r\nHost: a\r\n\r\n", 400 },
+	{ "GET / HTTP/1\r\nHost: a\r\n\r\n", 400 },
+	{ "GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400 },
+	{ "GET / HTTPS/1.1\r\nHost: a\r\n\r\n", 400 },
+	{ "G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400 },
+	{ " / HTTP/1.1\r\nHost: a\r\n\r\n", 400 },
+	{ "GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", 400 },
+	{ "GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505 },
+	{ "GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505 },
+	{ "GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505 },
+	{ "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505 },
+	{ "BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501 },
+	{ "get / HTTP/1.1\r\nHost: a\r\n\r\n", 501 },
+	/* Host */
+	{ "GET / HTTP/1.1\r\nX: 1\r\n\r\n", 400 },
+	{ "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400 },
+	{ "GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", 400 },
+	{ "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400 },
+	{ "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400 },
+	{ "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", 400 },
+};
+
 static void
 refused_requests(void **state)
 {
-	static const struct {
-		const char *input;
-		int status;
-	} cases[] = {
-		/* framing */
-		{ POST "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400 },
-		{ POST "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400 },
-		{ POST "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", 400 },
-		{ POST "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400 },
-		{ POST "Content-Length: 5, 5\r\n\r\nhello", 400 },
-		{ POST "Content-Length: +5\r\n\r\nhello", 400 },
-		{ POST "Content-Length: -5\r\n\r\nhello", 400 },
-		{ POST "Content-Length: 0x5\r\n\r\nhello", 400 },
-		{ POST "Content-Length: 5 5\r\n\r\nhello", 400 },
-		{ POST "Content-Length:\r\n\r\nhello", 400 },
-		{ POST "Content-Length: 18446744073709551616\r\n\r\n", 400 },
-		{ POST "Content-Length: 9223372036854775808\r\n\r\n", 400 },
-		{ POST "Transfer-Encoding: gzip\r\n\r\n", 501 },
-		{ POST "Transfer-Encoding: xchunked\r\n\r\n", 501 },
-		{ POST "Transfer-Encoding: chunked, gzip\r\n\r\n", 501 },
-		{ POST "Transfer-Encoding: gzip, chunked\r\n\r\n", 501 },
-		{ POST "Transfer-Encoding: identity\r\n\r\n", 501 },
-		{ POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 501 },
-		{ POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n", 501 },
-		{ "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400 },
-		/* lines */
-		{ "GET / HTTP/1.1\nHost: a\r\n\r\n", 400 },
-		{ "GET / HTTP/1.1\r\nHost: a\n\r\n", 400 },
-		{ GET "X: 1\n\n", 400 },
-		{ GET "X: 1\rY: 2\r\n\r\n", 400 },
-		{ GET "X: 1\r\r\n\r\n", 400 },
-		{ GET "X: 1\r\n folded\r\n\r\n", 400 },
-		{ GET "X: 1\r\n\tfolded\r\n\r\n", 400 },
-		{ "GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400 },
-		{ GET ": no name\r\n\r\n", 400 },
-		{ GET "no colon\r\n\r\n", 400 },
-		{ GET "Space : before\r\n\r\n", 400 },
-		{ GET "Sp ace: inside\r\n\r\n", 400 },
-		{ GET "Tab\t: before\r\n\r\n", 400 },
-		{ GET "\x80: high\r\n\r\n", 400 },
-		{ GET "X: \x01\r\n\r\n", 400 },
-		/* the request line */
-		{ "GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400 },
-		{ "GET / a HTTP/1.1\r\nHost: a\r\n\r\n", 400 },
-		{ "GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400 },
-		{ "GET /\r\nHost: a\r\n\r\n", 400 },
-		{ "GET\r\n\r\n", 400 },
-		{ "GET / http/1.1\r\nHost: a\r\n\r\n", 400 },
-		{ "GET / HTTP/1\r\nHost: a\r\n\r\n", 400 },
-		{ "GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400 },
-		{ "GET / HTTPS/1.1\r\nHost: a\r\n\r\n", 400 },
-		{ "G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400 },
-		{ " / HTTP/1.1\r\nHost: a\r\n\r\n", 400 },
-		{ "GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", 400 },
-		{ "GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505 },
-		{ "GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505 },
-		{ "GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505 },
-		{ "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505 },
-		{ "BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501 },
-		{ "get / HTTP/1.1\r\nHost: a\r\n\r\n", 501 },
-		/* Host */
-		{ "GET / HTTP/1.1\r\nX: 1\r\n\r\n", 400 },
-		{ "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400 },
-		{ "GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", 400 },
-		{ "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400 },
-		{ "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400 },
-		{ "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", 400 },
-	};
-
 	(void)state;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+	for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++) {
 		char expected[16];
 
-		snprintf(expected, sizeof(expected), "!%d", cases[i].status);
-		for (size_t cut = 0; cut <= strlen(cases[i].input); cut++) {
+		snprintf(expected, sizeof(expected), "!%d", refused[i].status);
+		for (size_t cut = 0; cut <= strlen(refused[i].input); cut++) {
 			struct reading r;
-			struct slice all = slice_of(cases[i].input);
+			struct slice all = slice_of(refused[i].input);
 
 			reading_init(&r, false, false);
 			reading_feed(&r, (struct slice){ all.p, cut });
 			reading_feed(&r, (struct slice){ all.p + cut, all.n - cut });
 			if (strcmp(text_of(&r), expected) != 0)
-				fail_msg("%s\ncut at %zu: %s instead of %s (%s)", cases[i].input, cut, r.log.p, expected,
+				fail_msg("%s\ncut at %zu: %s instead of %s (%s)", refused[i].input, cut, r.log.p, expected,
 				    r.http.error ? r.http.error : "no error");
 			reading_free(&r);
 		}

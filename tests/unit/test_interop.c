@@ -196,7 +196,7 @@ port_of(const struct child *c)
 	const char *line = memmem(said.p, said.n, "ACCEPT ", 7);
 	const char *colon = line ? memchr(line, ':', (size_t)(said.p + said.n - line)) : NULL;
 
-	return colon ? (uint16_t)atoi(colon + 1) : 0;
+	return colon ? (uint16_t)strtoul(colon + 1, NULL, 10) : 0;
 }
 
 static void
