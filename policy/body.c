@@ -201,10 +201,18 @@ on_open(void *arg, uint32_t depth, const char *at)
 		s->value = at;
 }
 
-static inline bool
-same_name(const struct body_scan *out, struct slice a, struct slice b)
+/* The member of this raw name; NULL: there is none yet. */
+static inline const struct body_member *
+find_raw(const struct body_scan *out, struct slice raw)
 {
-	return __builtin_expect(out->names_escaped, 0) ? json_strings_same(a, b) : slice_eq(a, b);
+	const struct body_member *m = out->members, *end = m + out->members_count;
+	const bool escaped = out->names_escaped;
+
+	for (; m < end; m++)
+		if (__builtin_expect(escaped, 0) ? json_strings_same(m->name, raw) :
+		    m->name.n == raw.n && memcmp(m->name.p, raw.p, raw.n) == 0)
+			return m;
+	return NULL;
 }
 
 /* A top-level member begins. Its value follows; the walk says when it ends. */
@@ -214,9 +222,8 @@ root_name(struct body_scan *out, struct slice raw, bool escaped)
 	if (out->members_count == SCAN_MEMBERS_MAX)
 		return "too many top-level members";
 	out->names_escaped |= escaped;
-	for (uint32_t i = 0; i < out->members_count; i++)
-		if (same_name(out, out->members[i].name, raw))
-			return "this top-level member is there twice";
+	if (find_raw(out, raw))
+		return "this top-level member is there twice";
 	out->members[out->members_count++].name = raw;
 	return NULL;
 }
@@ -376,13 +383,13 @@ body_scan(struct slice body, struct body_scan *out, struct json_error *why)
 const struct body_member *
 body_find_name(const struct body_scan *s, struct slice name)
 {
-	for (uint32_t i = 0; i < s->members_count; i++) {
-		const struct body_member *m = &s->members[i];
+	const struct body_member *m = s->members, *end = m + s->members_count;
+	const bool escaped = s->names_escaped;
 
-		if (__builtin_expect(s->names_escaped, 0) ? json_string_is(m->name, name) :
+	for (; m < end; m++)
+		if (__builtin_expect(escaped, 0) ? json_string_is(m->name, name) :
 		    m->name.n == name.n + 2 && memcmp(m->name.p + 1, name.p, name.n) == 0)
 			return m;
-	}
 	return NULL;
 }
 

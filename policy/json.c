@@ -376,19 +376,20 @@ json_strings_same(struct slice a, struct slice b)
 	}
 }
 
-/* Copies what fits into `size` with a NUL behind it. */
-static inline void
-put_text(char *out, size_t size, size_t at, const char *p, size_t n)
+/* Writes what fits; the place behind all of it comes back. */
+static inline size_t
+put_bytes(char *out, size_t size, size_t at, const char *p, size_t n)
 {
-	if (at + 1 < size)
-		memcpy(out + at, p, n < size - 1 - at ? n : size - 1 - at);
+	if (at < size)
+		memcpy(out + at, p, n < size - at ? n : size - at);
+	return at + n;
 }
 
 size_t
 json_unescape(struct slice raw, char *out, size_t size)
 {
 	const char *p, *end;
-	size_t n = 0;
+	size_t n = 0, room = size > 0 ? size - 1 : 0;	/* the NUL has its own */
 
 	if (!string_inside(raw, &p, &end))
 		return SIZE_MAX;
@@ -397,18 +398,16 @@ json_unescape(struct slice raw, char *out, size_t size)
 		char c[4];
 
 		p = lex_plain(p, end);
-		put_text(out, size, n, run, (size_t)(p - run));
-		n += (size_t)(p - run);
+		n = put_bytes(out, room, n, run, (size_t)(p - run));
 		if (p == end)
 			break;
 		size_t k = take_char(&p, end, c);
 		if (k == 0)
 			return SIZE_MAX;
-		put_text(out, size, n, c, k);
-		n += k;
+		n = put_bytes(out, room, n, c, k);
 	}
 	if (size > 0)
-		out[n < size ? n : size - 1] = '\0';
+		out[n < room ? n : room] = '\0';
 	return n;
 }
 

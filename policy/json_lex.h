@@ -171,48 +171,83 @@ lex_string_portable(const char *p, const char *end, struct lex *f)
 }
 
 #ifdef __SSE2__
+LEX_INLINE __m128i
+lex_load(const char *p)
+{
+	return _mm_loadu_si128((const __m128i *)(const void *)p);
+}
+
+/* All ones for each of 16 bytes that is a quote or a backslash. */
+LEX_INLINE __m128i
+lex_marks(__m128i v)
+{
+	return _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+}
+
+/* ... that is a control character. */
+LEX_INLINE __m128i
+lex_controls(__m128i v)
+{
+	const __m128i last = _mm_set1_epi8(0x1f);
+
+	return _mm_cmpeq_epi8(_mm_max_epu8(v, last), last);
+}
+
 /* A bit for each of 16 bytes that is not plain: quote, backslash, control. */
-LEX_INLINE unsigned
+LEX_INLINE uint64_t
 lex_special(const char *p)
 {
-	const __m128i control = _mm_set1_epi8(0x1f);
-	__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-	__m128i hit = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
-	    _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+	__m128i v = lex_load(p);
 
-	hit = _mm_or_si128(hit, _mm_cmpeq_epi8(_mm_max_epu8(v, control), control));
-	return (unsigned)_mm_movemask_epi8(hit);
+	return (unsigned)_mm_movemask_epi8(_mm_or_si128(lex_marks(v), lex_controls(v)));
+}
+
+/* The same of 64 bytes. Mostly there is none: the least byte of each four
+ * tells of the controls in all of them. */
+LEX_INLINE uint64_t
+lex_special64(const char *p)
+{
+	__m128i a = lex_load(p), b = lex_load(p + 16), c = lex_load(p + 32), d = lex_load(p + 48);
+	__m128i least = _mm_min_epu8(_mm_min_epu8(a, b), _mm_min_epu8(c, d));
+	__m128i marks = _mm_or_si128(_mm_or_si128(lex_marks(a), lex_marks(b)),
+	    _mm_or_si128(lex_marks(c), lex_marks(d)));
+
+	if (_mm_movemask_epi8(_mm_or_si128(marks, lex_controls(least))) == 0)
+		return 0;
+	return lex_special(p) | lex_special(p + 16) << 16 | lex_special(p + 32) << 32 | lex_special(p + 48) << 48;
 }
 #endif
 
-/* p is behind the opening quote; the byte behind the closing one comes back. */
-LEX_INLINE const char *
-lex_string(const char *p, const char *end, struct lex *f)
+/* lex_string() for all strings. Of a function of its own there is one copy. */
+static __attribute__((noinline)) const char *
+lex_string_any(const char *p, const char *end, struct lex *f)
 {
 	f->escaped = false;
 #ifdef __SSE2__
-	/* 17: the byte behind the block's last one is looked at too. */
-	while (end - p >= 17) {
-		unsigned special = lex_special(p);
-		const char *next = p + 16;
+	const char *next;
 
+	/* More than that many: the byte behind the block is looked at too. */
+	for (; end - p > 16; p = next) {
+		int size = end - p > 64 ? 64 : 16;
+		uint64_t special = size == 64 ? lex_special64(p) : lex_special(p);
+
+		next = p + size;
 		while (special) {
-			int i = __builtin_ctz(special);
+			int i = __builtin_ctzll(special);
 
 			if (p[i] == '"')
 				return p + i + 1;
 			if (p[i] != '\\')
 				return lex_fail(f, p + i, "control character in a string");
 			f->escaped = true;
-			if (i == 15 || !lex_short_escape[(unsigned char)p[i + 1]]) {
+			if (i == size - 1 || !lex_short_escape[(unsigned char)p[i + 1]]) {
 				next = lex_escape(p + i, end, f);
 				if (!next)
 					return NULL;
 				break;
 			}
-			special &= ~(3u << i);	/* what is escaped is no end */
+			special &= ~(UINT64_C(3) << i);	/* what is escaped is no end */
 		}
-		p = next;
 	}
 #endif
 	return lex_string_portable(p, end, f);
@@ -228,10 +263,10 @@ lex_plain_string(const char *p, const char *end)
 {
 #ifdef __SSE2__
 	do {
-		unsigned special = lex_special(p);
+		uint64_t special = lex_special(p);
 
 		if (special) {
-			p += __builtin_ctz(special);
+			p += __builtin_ctzll(special);
 			return *p == '"' ? p : NULL;
 		}
 		p += LEX_LOOK;
@@ -241,6 +276,22 @@ lex_plain_string(const char *p, const char *end)
 	p = lex_plain(p, end);
 	return p < end && *p == '"' ? p : NULL;
 #endif
+}
+
+/* p is behind the opening quote; the byte behind the closing one comes back. */
+LEX_INLINE const char *
+lex_string(const char *p, const char *end, struct lex *f)
+{
+#ifdef __SSE2__
+	/* Most strings are names, and end in the first bytes. */
+	uint64_t special = end - p >= 16 ? lex_special(p) : 0;
+
+	if (special && p[__builtin_ctzll(special)] == '"') {
+		f->escaped = false;
+		return p + __builtin_ctzll(special) + 1;
+	}
+#endif
+	return lex_string_any(p, end, f);
 }
 
 /* The byte behind the container at p, by its quotes and brackets alone. */

@@ -1,10 +1,11 @@
 /*
  * policy/metadata.c -- see metadata.h.
  *
- * The header is checked as a whole first, so that a complaint names the first
- * byte that is wrong, with a few bytes around it; then it is walked member by
- * member. Where a strict parse complains, a lenient one leaves out: all of
- * what is not a JSON object, or the one pair that cannot be.
+ * The header is walked once, member by member, and checked as a whole only
+ * where something is wrong: a complaint then names the first byte that is not
+ * JSON, with a few bytes around it, before it names a pair. Where a strict
+ * parse complains, a lenient one leaves out: all of what is not a JSON object,
+ * or the one pair that cannot be.
  *
  * Names and values are texts that end up in logs, labels and other systems:
  * they must be UTF-8, whatever a client sends.
@@ -14,7 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "policy/json.h"
+#include "policy/json_lex.h"
 #include "shm/base/scratch.h"
 
 #define QUOTED_BEFORE 12	/* bytes shown around a mistake */
@@ -103,22 +104,58 @@ refuse_pair(struct metadata_error *why, struct slice header, struct slice raw_na
 	return false;
 }
 
-/* A member's text; *no_memory tells that apart from a text that cannot be. */
-static struct slice
-text_of(struct slice raw, struct scratch *mem, bool *no_memory)
-{
-	char *p;
-	size_t n;
+/* A name or a value. */
+struct text {
+	struct slice s;
+	size_t chars;
+	size_t cut;		/* bytes of the first METADATA_VALUE_CHARS_MAX ones */
+	bool utf8;
+};
 
-	if (raw.p[0] != '"')
-		return raw;	/* number, boolean, or the JSON of something nested */
-	p = scratch_alloc(mem, raw.n);
-	if (!p) {
-		*no_memory = true;
-		return SLICE_NONE;
+/* ASCII without escapes, as nearly all of them are. */
+static inline bool
+is_plain(struct slice s)
+{
+	size_t i = 0;
+
+	for (uint64_t x; s.n - i >= 8; i += 8) {
+		memcpy(&x, s.p + i, 8);
+		if ((x & LEX_HIGH) | lex_zero(x ^ ('\\' * LEX_ONES)))
+			return false;
 	}
-	n = json_unescape(raw, p, raw.n);	/* never longer than its escapes */
-	return n == SIZE_MAX ? SLICE_NONE : (struct slice){ p, n };
+	for (; i < s.n; i++)
+		if ((unsigned char)s.p[i] >= 0x80 || s.p[i] == '\\')
+			return false;
+	return true;
+}
+
+/* text_of() for what is not plain. */
+static bool
+decode(struct slice raw, struct scratch *mem, struct text *t)
+{
+	if (raw.p[0] == '"') {
+		char *p = scratch_alloc(mem, raw.n);	/* a text is never longer than its escapes */
+		if (!p)
+			return false;
+		t->s = (struct slice){ p, json_unescape(raw, p, raw.n) };
+		CHECK(t->s.n < raw.n);		/* the walk has checked it */
+	}
+	t->utf8 = utf8_count(t->s, METADATA_VALUE_CHARS_MAX, &t->chars, &t->cut);
+	return true;
+}
+
+/* false: no memory for it. */
+static inline bool
+text_of(struct slice raw, struct scratch *mem, struct text *t)
+{
+	/* Else a number, a boolean, or the JSON of something nested. */
+	t->s = raw.p[0] == '"' ? (struct slice){ raw.p + 1, raw.n - 2 } : raw;
+	if (!is_plain(t->s))
+		return decode(raw, mem, t);
+	t->utf8 = true;
+	t->chars = t->s.n;
+	t->cut = t->s.n < METADATA_VALUE_CHARS_MAX ? t->s.n : METADATA_VALUE_CHARS_MAX;
+	return true;
 }
 
 static bool
@@ -151,30 +188,37 @@ static bool
 take_pair(struct slice header, struct slice raw_name, struct slice raw_value, bool lenient,
     struct scratch *mem, struct metadata *out, struct metadata_error *why, bool *no_memory)
 {
-	struct slice key = text_of(raw_name, mem, no_memory), value;
-	size_t chars, cut;
+	struct text key, value;
 
+	*no_memory = !text_of(raw_name, mem, &key) || !text_of(raw_value, mem, &value);
 	if (*no_memory)
 		return true;
-	if (!utf8_count(key, SIZE_MAX, &chars, &cut))
+	if (!key.utf8)
 		return lenient || refuse_pair(why, header, raw_name, "name \"%s\" is not UTF-8");
-	if (key.n > METADATA_KEY_BYTES_MAX)
+	if (key.s.n > METADATA_KEY_BYTES_MAX)
 		return lenient || refuse_pair(why, header, raw_name, "name \"%s...\" is longer than 128 bytes");
 	if (json_is_null(raw_value)) {
-		take_back(out, key);	/* the last one wins, and it says: none */
+		take_back(out, key.s);	/* the last one wins, and it says: none */
 		return true;
 	}
-	value = text_of(raw_value, mem, no_memory);
-	if (*no_memory)
-		return true;
-	if (!utf8_count(value, METADATA_VALUE_CHARS_MAX, &chars, &cut))
+	if (!value.utf8)
 		return lenient || refuse_pair(why, header, raw_name, "value of \"%s\" is not UTF-8");
-	if (chars > METADATA_VALUE_CHARS_MAX && !lenient)
+	if (value.chars > METADATA_VALUE_CHARS_MAX && !lenient)
 		return refuse_pair(why, header, raw_name, "value of \"%s\" is longer than 128 characters");
-	value.n = cut;
-	if (!put_pair(out, key, value) && !lenient)
+	value.s.n = value.cut;
+	if (!put_pair(out, key.s, value.s) && !lenient)
 		return refuse_pair(why, header, raw_name, "\"%s\" is one more than the 64 names allowed");
 	return true;
+}
+
+/* Complains if the text is no JSON object. */
+static void
+refuse_text(struct metadata_error *why, struct slice header, struct slice text)
+{
+	struct json_error e = { 0, "expected an object" };
+
+	if (!json_check(text, &e) || text.p[0] != '{')
+		refuse_place(why, header, (size_t)(text.p - header.p) + e.offset, e.what);
 }
 
 bool
@@ -182,25 +226,27 @@ metadata_parse(struct slice header, bool lenient, struct scratch *mem,
     struct metadata *out, struct metadata_error *why)
 {
 	struct slice text = slice_trim(header), name, value;
-	struct json_error e;
 	struct json_iter it;
-	bool no_memory = false;
+	bool no_memory = false, object = json_iter_object(&it, text);
 
 	out->count = 0;
-	if (!json_check(text, &e))
-		return lenient || refuse_place(why, header, (size_t)(text.p - header.p) + e.offset, e.what);
-	if (!json_iter_object(&it, text))
-		return lenient || refuse_place(why, header, (size_t)(text.p - header.p), "expected an object");
-	while (json_next(&it, &name, &value)) {
-		if (!take_pair(header, name, value, lenient, mem, out, why, &no_memory))
+	while (object && json_next(&it, &name, &value)) {
+		if (!take_pair(header, name, value, lenient, mem, out, why, &no_memory)) {
+			refuse_text(why, header, text);
 			return false;
+		}
 		if (no_memory) {
 			why->offset = 0;
 			snprintf(why->what, sizeof(why->what), "no memory for it");
 			return false;
 		}
 	}
-	return true;
+	if (object && !it.error.what && lex_space(it.p + 1, it.end) == it.end)
+		return true;
+	out->count = 0;
+	if (!lenient)
+		refuse_text(why, header, text);
+	return lenient;
 }
 
 bool

@@ -22,7 +22,7 @@ struct scratch;
 struct metadata {
 	uint32_t count;
 	struct metadata_pair { struct slice key, value; } pair[METADATA_PAIRS_MAX];
-		/* unescaped UTF-8 */
+		/* unescaped UTF-8; without escapes, a part of the header */
 };
 
 struct metadata_error {

@@ -116,6 +116,9 @@ mistakes_are_quoted(void **state)
 	expect_refusal(text, 1, "name \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...\" is longer than 128 bytes");
 	snprintf(text, sizeof(text), "{\"o\":{\"a\":\"%s\"}}", x129);
 	expect_refusal(text, 1, "value of \"o\" is longer than 128 characters");
+	/* What is not JSON is told first, wherever it stands. */
+	text[strlen(text) - 1] = ',';
+	expect_refusal(text, strlen(text), "expected a member's name in quotes at byte 143, near 'xxxxxxxxx\"},'");
 	scratch_reset(&memory);
 }
 
@@ -204,7 +207,7 @@ names_are_bounded(void **state)
 	buf_free(&b);
 	scratch_reset(&memory);
 	struct scratch none = { .max = 8 };
-	assert_false(metadata_parse(SLICE("{\"a\":\"0123456789\"}"), true, &none, &m, &why));
+	assert_false(metadata_parse(SLICE("{\"a\":\"012\\n3456789\"}"), true, &none, &m, &why));
 	scratch_reset(&none);
 }
 
