@@ -1,5 +1,5 @@
 /*
- * gateway/args.h -- arguments of the tools (weir key, weir logs).
+ * gateway/args.h -- arguments of the commands.
  *
  * A command describes its options in a table; everything else is one line on
  * stderr that names the argument and what was expected, and exit status 2.

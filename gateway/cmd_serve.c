@@ -1,12 +1,9 @@
 /*
  * gateway/cmd_serve.c -- weir serve: arguments, then the master.
  */
-#include <getopt.h>
-#include <stdio.h>
-
+#include "gateway/args.h"
 #include "gateway/commands.h"
 #include "gateway/master.h"
-#include "shm/base/slice.h"
 #include "shm/limits.h"
 
 static const char usage[] =
@@ -16,42 +13,24 @@ static const char usage[] =
 int
 cmd_serve(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "config", required_argument, NULL, 'c' }, { "data-dir", required_argument, NULL, 'd' },
-		{ "run-dir", required_argument, NULL, 'r' }, { "listen", required_argument, NULL, 'l' },
-		{ "admin-listen", required_argument, NULL, 'a' }, { "workers", required_argument, NULL, 'w' },
-		{ "user", required_argument, NULL, 'u' }, { "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 },
-	};
 	struct serve_options o = { .config = NULL };
-	int64_t workers;
-	int c;
+	const char *workers = NULL;
+	const struct arg list[] = {
+		{ "config", ARG_TEXT, &o.config }, { "data-dir", ARG_TEXT, &o.over.data_dir },
+		{ "run-dir", ARG_TEXT, &o.over.run_dir }, { "listen", ARG_TEXT, &o.over.listen },
+		{ "admin-listen", ARG_TEXT, &o.over.admin_listen }, { "workers", ARG_TEXT, &workers },
+		{ "user", ARG_TEXT, &o.over.user },
+	};
+	const struct args args = { .command = "serve", .usage = usage, .list = list, .count = sizeof(list) / sizeof(*list) };
+	int64_t n;
+	int status = args_parse(&args, argc, argv);
 
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (c) {
-		case 'c': o.config = optarg; break;
-		case 'd': o.over.data_dir = optarg; break;
-		case 'r': o.over.run_dir = optarg; break;
-		case 'l': o.over.listen = optarg; break;
-		case 'a': o.over.admin_listen = optarg; break;
-		case 'u': o.over.user = optarg; break;
-		case 'w':
-			if (!slice_to_i64(slice_of(optarg), &workers) || workers < 1 || workers > WORKERS_MAX) {
-				fprintf(stderr, "weir: --workers: a number from 1 to %d is expected, not \"%s\"\n", WORKERS_MAX, optarg);
-				return 2;
-			}
-			o.over.workers = (uint32_t)workers;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			return 0;
-		default:
-			fputs(usage, stderr);
-			return 2;
-		}
-	}
-	if (optind < argc) {
-		fprintf(stderr, "weir: serve: unexpected argument \"%s\"\n%s", argv[optind], usage);
-		return 2;
+	if (status != ARGS_GO)
+		return status;
+	if (workers) {
+		if (!args_count(workers, 1, WORKERS_MAX, &n))
+			return args_mistake("serve", "--workers: a number from 1 to %d is expected, not \"%s\"", WORKERS_MAX, workers);
+		o.over.workers = (uint32_t)n;
 	}
 	return master_run(&o);
 }
