@@ -80,6 +80,7 @@ test('ambiguous and broken heads are answered 4xx or closed, and never reach the
 		const answer = await client.response({ mayBreak: true });
 		if (answer) {
 			assert.ok(answer.status >= 400 && answer.status <= 505 && answer.status !== 500, `${name}: ${answer.status}`);
+			refused(answer, answer.status, { 404: 'not_found_error', 408: 'timeout_error', 501: 'not_supported' }[answer.status] ?? 'invalid_request_error');
 			if (answer.status !== 404)	/* an answer that ends the message also ends the connection */
 				assert.equal(answer.headers.get('connection'), 'close', name);
 		}

@@ -63,6 +63,12 @@ test('C27 a provider that falls silent: pings at the borders of frames, none aft
 	assert.ok(metrics.samples.some((s) => /ping/.test(s.name) && s.value >= pings), 'pings are counted');
 });
 
+test('C27 no ping behind message_stop, however long the provider stays', async () => {
+	const answer = await ask({ events: 2, pause: { after_events: 7, ms: 1000 } });
+	assert.equal(pingsIn(answer.body), 0, answer.body.toString());
+	assert.ok(answer.body.toString().endsWith('data: {"type":"message_stop"}\n\n'));
+});
+
 test('C27 silence in the middle of an event: the ping does not tear it', async () => {
 	const whole = await ask({ events: 4 });
 	const middle = whole.body.indexOf('content_block_delta', whole.body.length / 2) + 9;

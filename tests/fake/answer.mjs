@@ -152,7 +152,7 @@ export class Sender {
 				return false;
 			batch.forEach((b) => this.mark(b));
 			i += batch.length;
-			if (i < this.pieces.length || fault)
+			if (i < this.pieces.length || fault || script.pause || script.hold)
 				await this.between();
 			if (connection.gone)
 				return false;
