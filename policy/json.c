@@ -385,28 +385,41 @@ put_bytes(char *out, size_t size, size_t at, const char *p, size_t n)
 	return at + n;
 }
 
-size_t
-json_unescape(struct slice raw, char *out, size_t size)
+/* The inside of a string with escapes. */
+static __attribute__((noinline)) size_t
+unescape(const char *p, const char *end, char *out, size_t room)
 {
-	const char *p, *end;
-	size_t n = 0, room = size > 0 ? size - 1 : 0;	/* the NUL has its own */
+	size_t n = 0;
 
-	if (!string_inside(raw, &p, &end))
-		return SIZE_MAX;
-	for (;;) {
+	while (p < end) {
 		const char *run = p;
 		char c[4];
 
 		p = lex_plain(p, end);
 		n = put_bytes(out, room, n, run, (size_t)(p - run));
-		if (p == end)
-			break;
-		size_t k = take_char(&p, end, c);
-		if (k == 0)
-			return SIZE_MAX;
-		n = put_bytes(out, room, n, c, k);
+		if (p < end) {
+			size_t k = take_char(&p, end, c);
+			if (k == 0)
+				return SIZE_MAX;
+			n = put_bytes(out, room, n, c, k);
+		}
 	}
-	if (size > 0)
+	return n;
+}
+
+size_t
+json_unescape(struct slice raw, char *out, size_t size)
+{
+	const char *p, *end;
+	size_t n, room = size > 0 ? size - 1 : 0;	/* the NUL has its own */
+
+	if (!string_inside(raw, &p, &end))
+		return SIZE_MAX;
+	if (lex_plain(p, end) == end)
+		n = put_bytes(out, room, 0, p, (size_t)(end - p));
+	else
+		n = unescape(p, end, out, room);
+	if (size > 0 && n != SIZE_MAX)
 		out[n < room ? n : room] = '\0';
 	return n;
 }

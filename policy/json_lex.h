@@ -96,10 +96,66 @@ lex_zero(uint64_t x)
 	return (x - LEX_ONES) & ~x & LEX_HIGH;
 }
 
+#ifdef __SSE2__
+LEX_INLINE __m128i
+lex_load(const char *p)
+{
+	return _mm_loadu_si128((const __m128i *)(const void *)p);
+}
+
+/* All ones for each of 16 bytes that is a quote or a backslash. */
+LEX_INLINE __m128i
+lex_marks(__m128i v)
+{
+	return _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+}
+
+/* ... that is a control character. */
+LEX_INLINE __m128i
+lex_controls(__m128i v)
+{
+	const __m128i last = _mm_set1_epi8(0x1f);
+
+	return _mm_cmpeq_epi8(_mm_max_epu8(v, last), last);
+}
+
+/* A bit for each of 16 bytes that is not plain: quote, backslash, control. */
+LEX_INLINE uint64_t
+lex_special(const char *p)
+{
+	__m128i v = lex_load(p);
+
+	return (unsigned)_mm_movemask_epi8(_mm_or_si128(lex_marks(v), lex_controls(v)));
+}
+
+/* The same of 64 bytes. Mostly there is none: the least byte of each four
+ * tells of the controls in all of them. */
+LEX_INLINE uint64_t
+lex_special64(const char *p)
+{
+	__m128i a = lex_load(p), b = lex_load(p + 16), c = lex_load(p + 32), d = lex_load(p + 48);
+	__m128i least = _mm_min_epu8(_mm_min_epu8(a, b), _mm_min_epu8(c, d));
+	__m128i marks = _mm_or_si128(_mm_or_si128(lex_marks(a), lex_marks(b)),
+	    _mm_or_si128(lex_marks(c), lex_marks(d)));
+
+	if (_mm_movemask_epi8(_mm_or_si128(marks, lex_controls(least))) == 0)
+		return 0;
+	return lex_special(p) | lex_special(p + 16) << 16 | lex_special(p + 32) << 32 | lex_special(p + 48) << 48;
+}
+#endif
+
 /* The first byte from p on that ends a run of a string's plain bytes. */
 LEX_INLINE const char *
 lex_plain(const char *p, const char *end)
 {
+#ifdef __SSE2__
+	for (; end - p >= 16; p += 16) {
+		uint64_t special = lex_special(p);
+
+		if (special)
+			return p + __builtin_ctzll(special);
+	}
+#endif
 	while (end - p >= 8) {
 		uint64_t x;
 
@@ -169,54 +225,6 @@ lex_string_portable(const char *p, const char *end, struct lex *f)
 			return NULL;
 	}
 }
-
-#ifdef __SSE2__
-LEX_INLINE __m128i
-lex_load(const char *p)
-{
-	return _mm_loadu_si128((const __m128i *)(const void *)p);
-}
-
-/* All ones for each of 16 bytes that is a quote or a backslash. */
-LEX_INLINE __m128i
-lex_marks(__m128i v)
-{
-	return _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
-}
-
-/* ... that is a control character. */
-LEX_INLINE __m128i
-lex_controls(__m128i v)
-{
-	const __m128i last = _mm_set1_epi8(0x1f);
-
-	return _mm_cmpeq_epi8(_mm_max_epu8(v, last), last);
-}
-
-/* A bit for each of 16 bytes that is not plain: quote, backslash, control. */
-LEX_INLINE uint64_t
-lex_special(const char *p)
-{
-	__m128i v = lex_load(p);
-
-	return (unsigned)_mm_movemask_epi8(_mm_or_si128(lex_marks(v), lex_controls(v)));
-}
-
-/* The same of 64 bytes. Mostly there is none: the least byte of each four
- * tells of the controls in all of them. */
-LEX_INLINE uint64_t
-lex_special64(const char *p)
-{
-	__m128i a = lex_load(p), b = lex_load(p + 16), c = lex_load(p + 32), d = lex_load(p + 48);
-	__m128i least = _mm_min_epu8(_mm_min_epu8(a, b), _mm_min_epu8(c, d));
-	__m128i marks = _mm_or_si128(_mm_or_si128(lex_marks(a), lex_marks(b)),
-	    _mm_or_si128(lex_marks(c), lex_marks(d)));
-
-	if (_mm_movemask_epi8(_mm_or_si128(marks, lex_controls(least))) == 0)
-		return 0;
-	return lex_special(p) | lex_special(p + 16) << 16 | lex_special(p + 32) << 32 | lex_special(p + 48) << 48;
-}
-#endif
 
 /* lex_string() for all strings. Of a function of its own there is one copy. */
 static __attribute__((noinline)) const char *
@@ -519,8 +527,10 @@ json_step(struct json_iter *it, struct slice *name, struct slice *value)
 	const char *p = it->p, *end = it->end, *q, *after;
 
 	/* Nearly all members are ,"name":value without a space or an escape. */
-	if (end - p < 2 + LEX_LOOK || *p != it->usual || p[1] != '"')
+	if (end - p < 2 + LEX_LOOK)
 		return json_step_any(it, name, value);
+	if (*p != it->usual || p[1] != '"')
+		return (*p != '}' || it->usual != ',') && json_step_any(it, name, value);
 	q = lex_plain_string(p + 2, end);
 	if (!q || end - q < 3 + LEX_LOOK || q[1] != ':')
 		return json_step_any(it, name, value);

@@ -23,7 +23,7 @@ enum state {
 };
 
 void
-members_init(struct members *m, const char *const *wanted)
+members_init(struct members *m, const struct slice *wanted)
 {
 	*m = (struct members){ .wanted = wanted };
 	buf_init(&m->value, SSE_EVENT_BYTES_MAX);
@@ -54,9 +54,11 @@ name_known(struct members *m)
 	m->name = NULL;
 	if (m->raw_name_n > MEMBER_NAME_BYTES)
 		return;
-	for (const char *const *w = m->wanted; *w && !m->name; w++)
-		if (json_string_eq(raw, *w))
-			m->name = *w;
+	const bool escaped = memchr(raw.p, '\\', raw.n) != NULL;
+	for (const struct slice *w = m->wanted; w->p && !m->name; w++)
+		if (escaped ? json_string_is(raw, *w) :
+		    raw.n == w->n + 2 && memcmp(raw.p + 1, w->p, w->n) == 0)
+			m->name = w;
 }
 
 static void
@@ -82,6 +84,14 @@ value_done(struct members *m)
 static const char *
 string_bytes(struct members *m, const char *p, const char *end)
 {
+	if (!m->escaped && end - p >= LEX_LOOK) {
+		const char *quote = lex_plain_string(p, end);
+
+		if (quote) {
+			m->in_string = false;
+			return quote + 1;
+		}
+	}
 	while (p < end) {
 		if (m->escaped) {
 			m->escaped = false;
@@ -104,19 +114,23 @@ string_bytes(struct members *m, const char *p, const char *end)
 static const char *
 nested_bytes(struct members *m, const char *p, const char *end)
 {
-	while (p < end && m->depth > 0) {
-		if (m->in_string) {
-			p = string_bytes(m, p, end);
-			continue;
-		}
+	uint64_t depth = m->depth;
+
+	if (m->in_string)
+		p = string_bytes(m, p, end);
+	while (p < end && depth > 0) {
 		char c = *p++;
-		if (c == '"')
+
+		if (c == '"') {
 			m->in_string = true;
-		else if (c == '{' || c == '[')
-			m->depth++;
-		else if (c == '}' || c == ']')
-			m->depth--;
+			p = string_bytes(m, p, end);
+		} else if (lex_is_opener(c)) {
+			depth++;
+		} else if (c == '}' || c == ']') {
+			depth--;
+		}
 	}
+	m->depth = depth;
 	return p;
 }
 

@@ -17,8 +17,8 @@
 #define MEMBER_NAME_BYTES 32	/* raw, with quotes; longer names are not asked for */
 
 struct members {
-	const char *const *wanted;	/* names, NULL at the end */
-	const char *name;	/* of the member that is coming or has come; NULL: not asked for */
+	const struct slice *wanted;	/* names, none at the end */
+	const struct slice *name;	/* of the member that is coming or has come; NULL: not asked for */
 	struct buf value;	/* its raw value */
 	bool ready;		/* name and value are complete: read them now */
 	bool complete;		/* the object's closing bracket has come */
@@ -30,7 +30,7 @@ struct members {
 	uint8_t raw_name_n;	/* MEMBER_NAME_BYTES + 1: too long */
 };
 
-void members_init(struct members *m, const char *const *wanted);
+void members_init(struct members *m, const struct slice *wanted);
 void members_free(struct members *m);
 const char *members_next(struct members *m, const char *p, const char *end);
 	/* Reads on until a wanted member is complete (m->ready) or the bytes

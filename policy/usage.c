@@ -77,7 +77,9 @@ static struct {
 	unsigned count;
 } pool;
 
-static const char *const answer_members[] = { "type", "model", "usage", "error", NULL };
+static const struct slice answer_members[] = {
+	{ "type", 4 }, { "model", 5 }, { "usage", 5 }, { "error", 5 }, { NULL, 0 },
+};
 
 static struct buf *
 tap_buf(struct usage_tap *t)
@@ -146,10 +148,12 @@ read_count(int64_t *to, struct slice value)
 		if (!json_to_i64(value, &n) || n < 0)
 			return false;
 	} else {
-		for (size_t i = 0; i < value.n; i++) {
-			if (!lex_is_digit(value.p[i]))
+		for (const char *p = value.p, *end = p + value.n; p < end; p++) {
+			unsigned digit = (unsigned char)*p - (unsigned)'0';
+
+			if (digit > 9)
 				return false;	/* null, and what is no count */
-			n = n * 10 + (value.p[i] - '0');
+			n = n * 10 + digit;
 		}
 	}
 	if (n > USAGE_TOKENS_MAX)
@@ -592,15 +596,14 @@ answer_at_once(struct usage_tap *t, struct slice text)
 static void
 on_member(struct usage_tap *t)
 {
-	const char *name = t->members.name;
-	struct slice value = buf_slice(&t->members.value);
+	struct slice name = *t->members.name, value = buf_slice(&t->members.value);
 	struct json_iter it;
 
-	if (strcmp(name, "type") == 0) {
+	if (IS(name, "type")) {
 		t->type_is_error = json_string_eq(value, "error");
-	} else if (strcmp(name, "model") == 0) {
+	} else if (IS(name, "model")) {
 		read_model(t, value);
-	} else if (strcmp(name, "error") == 0) {
+	} else if (IS(name, "error")) {
 		read_error(t, value);
 	} else if (json_iter_object(&it, value)) {
 		struct reading usage = reading_begin(t);
