@@ -26,6 +26,34 @@ const READY_MS = 20000;
 const STOP_MS = 30000;
 const BROKEN = /AddressSanitizer|LeakSanitizer|runtime error:|ThreadSanitizer|CHECK failed|Assertion/;
 
+/* What this process has started dies with it, however it ends: weir leads a
+ * process group of its own, so nobody else would end it. */
+const started = new Set();	/* children */
+const runner = process.ppid;
+
+function endStarted() {
+	for (const child of started)
+		try {
+			process.kill(-child.pid, 'SIGKILL');
+		} catch {
+			/* it is gone already */
+		}
+}
+
+process.on('exit', endStarted);
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'])
+	process.on(signal, () => process.exit(1));
+setInterval(() => { if (process.ppid !== runner) process.exit(1); }, 500).unref();
+
+/** A child that leads a process group and does not outlive this process. */
+function start(program, args, options) {
+	const child = spawn(program, args, { ...options, detached: true });
+	if (child.pid !== undefined)
+		started.add(child);
+	child.once('exit', () => started.delete(child));
+	return child;
+}
+
 /** Runs a program to its end: {code, stdout, stderr}. Never throws for a status. */
 export function run(program, args, { input, env, timeout = 30000 } = {}) {
 	return new Promise((resolve) => {
@@ -41,7 +69,7 @@ export class Provider {
 	static async start({ tls = null, port = 0, apiKey = API_KEY, prefix = '' } = {}) {
 		const provider = new Provider();
 		provider.tls = tls;
-		provider.child = spawn(process.execPath, [path.join(ROOT, 'tests/fake/provider.mjs'), '--port', String(port), '--api-key', apiKey, '--prefix', prefix,
+		provider.child = start(process.execPath, [path.join(ROOT, 'tests/fake/provider.mjs'), '--port', String(port), '--api-key', apiKey, '--prefix', prefix,
 			...(tls ? ['--tls', '--cert', tls.cert, '--key', tls.key] : [])], { stdio: ['ignore', 'pipe', 'inherit'] });
 		provider.port = await new Promise((resolve, reject) => {
 			provider.child.once('exit', (code) => reject(new Error(`the provider ended with ${code}`)));
@@ -101,8 +129,8 @@ export class Weir {
 
 	async start({ env = this.env ?? {}, args = [] } = {}) {
 		this.env = env;
-		this.child = spawn(WEIR_BIN, ['serve', '--config', this.configPath, ...args],
-			{ stdio: ['ignore', 'inherit', 'pipe'], detached: true, env: { ...process.env, ...env } });
+		this.child = start(WEIR_BIN, ['serve', '--config', this.configPath, ...args],
+			{ stdio: ['ignore', 'inherit', 'pipe'], env: { ...process.env, ...env } });
 		this.exited = new Promise((resolve) => this.child.once('exit', (code, signal) => resolve(code ?? signal)));
 		this.exit = undefined;
 		this.exited.then((status) => { this.exit = status; });
