@@ -219,11 +219,14 @@ find_raw(const struct body_scan *out, struct slice raw)
 static const char *
 root_name(struct body_scan *out, struct slice raw, bool escaped)
 {
+	uint64_t bits = escaped ? UINT64_MAX : body_name_bit((struct slice){ raw.p + 1, raw.n - 2 });
+
 	if (out->members_count == SCAN_MEMBERS_MAX)
 		return "too many top-level members";
 	out->names_escaped |= escaped;
-	if (find_raw(out, raw))
+	if ((out->names_seen & bits) && find_raw(out, raw))
 		return "this top-level member is there twice";
+	out->names_seen |= bits;
 	out->members[out->members_count++].name = raw;
 	return NULL;
 }

@@ -24,6 +24,7 @@ struct body_scan {
 	struct slice body;
 	uint32_t members_count;
 	bool names_escaped;	/* some member's name has escapes in it */
+	uint64_t names_seen;	/* body_name_bit() of each name; all ones if one is escaped */
 	struct slice model;	/* raw string with quotes; none if absent */
 	bool model_is_string;
 	bool stream;		/* "stream": true */
@@ -47,11 +48,17 @@ struct body_scan {
 bool body_scan(struct slice body, struct body_scan *out, struct json_error *why) MUST_CHECK;
 	/* false: not one valid JSON object, or more than SCAN_MEMBERS_MAX
 	 * members, or a top-level name twice. */
+static inline uint64_t
+body_name_bit(struct slice name)
+{
+	/* Most names that are looked up are absent; two names rarely share a bit. */
+	return UINT64_C(1) << ((11 * name.n + (name.n ? (unsigned char)name.p[0] : 0)) & 63);
+}
 const struct body_member *body_find_name(const struct body_scan *s, struct slice name);
 static inline const struct body_member *
 body_find(const struct body_scan *s, const char *name)
 {
-	return body_find_name(s, slice_of(name));
+	return s->names_seen & body_name_bit(slice_of(name)) ? body_find_name(s, slice_of(name)) : NULL;
 }
 
 /* Edits of top-level members; the result is a list of pieces for writev. */

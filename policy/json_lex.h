@@ -128,19 +128,24 @@ lex_special(const char *p)
 	return (unsigned)_mm_movemask_epi8(_mm_or_si128(lex_marks(v), lex_controls(v)));
 }
 
-/* The same of 64 bytes. Mostly there is none: the least byte of each four
- * tells of the controls in all of them. */
+/* The same of 64 bytes. */
 LEX_INLINE uint64_t
 lex_special64(const char *p)
+{
+	return lex_special(p) | lex_special(p + 16) << 16 | lex_special(p + 32) << 32 | lex_special(p + 48) << 48;
+}
+
+/* Whether there is none in 64 bytes. The least byte of each four tells of the
+ * controls in all of them. */
+LEX_INLINE bool
+lex_plain64(const char *p)
 {
 	__m128i a = lex_load(p), b = lex_load(p + 16), c = lex_load(p + 32), d = lex_load(p + 48);
 	__m128i least = _mm_min_epu8(_mm_min_epu8(a, b), _mm_min_epu8(c, d));
 	__m128i marks = _mm_or_si128(_mm_or_si128(lex_marks(a), lex_marks(b)),
 	    _mm_or_si128(lex_marks(c), lex_marks(d)));
 
-	if (_mm_movemask_epi8(_mm_or_si128(marks, lex_controls(least))) == 0)
-		return 0;
-	return lex_special(p) | lex_special(p + 16) << 16 | lex_special(p + 32) << 32 | lex_special(p + 48) << 48;
+	return _mm_movemask_epi8(_mm_or_si128(marks, lex_controls(least))) == 0;
 }
 #endif
 
@@ -235,7 +240,11 @@ lex_string_any(const char *p, const char *end, struct lex *f)
 	const char *next;
 
 	/* More than that many: the byte behind the block is looked at too. */
-	for (; end - p > 16; p = next) {
+	for (;; p = next) {
+		while (end - p > 64 && lex_plain64(p))
+			p += 64;
+		if (end - p <= 16)
+			break;
 		int size = end - p > 64 ? 64 : 16;
 		uint64_t special = size == 64 ? lex_special64(p) : lex_special(p);
 

@@ -139,27 +139,33 @@ usage_tap_free(struct usage_tap *t)
 
 /* Reading usage objects. Each reader says whether something changed. */
 
+/* Negative: the value is no count. */
+static inline int64_t
+count_of(struct slice value)
+{
+	int64_t n = 0, large;
+
+	if (value.n > 15)
+		return json_to_i64(value, &large) ? large : -1;
+	for (const char *p = value.p, *end = p + value.n; p < end; p++) {
+		unsigned digit = (unsigned char)*p - (unsigned)'0';
+
+		if (digit > 9)
+			return -1;
+		n = n * 10 + digit;
+	}
+	return n;
+}
+
 static inline bool
 read_count(int64_t *to, struct slice value)
 {
-	int64_t n = 0;
+	int64_t n = count_of(value);
 
-	if (value.n > 15) {
-		if (!json_to_i64(value, &n) || n < 0)
-			return false;
-	} else {
-		for (const char *p = value.p, *end = p + value.n; p < end; p++) {
-			unsigned digit = (unsigned char)*p - (unsigned)'0';
-
-			if (digit > 9)
-				return false;	/* null, and what is no count */
-			n = n * 10 + digit;
-		}
-	}
 	if (n > USAGE_TOKENS_MAX)
 		n = USAGE_TOKENS_MAX;
-	if (*to == n)
-		return false;
+	if (n < 0 || *to == n)
+		return false;	/* null, and what is no count, changes nothing */
 	*to = n;
 	return true;
 }
