@@ -220,12 +220,13 @@ workers_running(const struct master *m)
 }
 
 static void
-plan_restart(struct master *m, uint32_t row, int64_t now)
+plan_restart(struct master *m, uint32_t row, bool killed, int64_t now)
 {
 	struct child *c = &m->child[row];
 	int64_t pause = 0;
 
-	if (now - c->started_ms < YOUNG_MS) {
+	/* kill -9 of one that had come up says nothing against the next one. */
+	if (now - c->started_ms < YOUNG_MS && !(killed && c->ready)) {
 		uint32_t doublings = c->young_deaths < 8 ? c->young_deaths : 8;
 		c->young_deaths++;
 		/* Two early deaths in a row may be chance (kill -9); more are a fault. */
@@ -262,7 +263,7 @@ child_died(struct master *m, uint32_t row, int status)
 	}
 	if (!m->announced && !WIFSIGNALED(status) && WEXITSTATUS(status) != 0)
 		m->failed = true;	/* it cannot even start: say so, do not try for ever */
-	plan_restart(m, row, now_ms());
+	plan_restart(m, row, WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, now_ms());
 }
 
 static void

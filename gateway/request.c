@@ -70,7 +70,8 @@ request_new(struct client *c)
 	r->keep_alive = true;
 	r->rec.fixed.version = RECORD_VERSION;
 	r->rec.fixed.start_wall_ns = r->start_wall_ns;
-	r->rec.remote_address = slice_of(c->address);
+	/* Its own copy: a record that waits for room outlives the connection. */
+	r->rec.remote_address = slice_of(scratch_dup(&r->mem, slice_of(c->address)));
 	make_id(r);
 	r->rec.request_id = slice_of(r->id);
 	return r;

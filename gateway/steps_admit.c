@@ -325,7 +325,7 @@ read_metadata(struct request *r, struct slice header)
 	}
 	m->count = 0;
 	if (header.n && !metadata_parse(header, s->metadata.lenient, &r->body_mem, m, &why)) {
-		request_refuse(r, &invalid, "x-portkey-metadata: %s (at byte %zu)", why.what, why.offset);
+		request_refuse(r, &invalid, "x-portkey-metadata: %s", why.what);	/* it names the place */
 		return STEP_STOP;
 	}
 	if (!metadata_merge(m, &r->key->metadata)) {
