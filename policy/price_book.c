@@ -402,12 +402,29 @@ read_text_document(struct price_book *b, struct slice json, bool override, const
 	return ok;
 }
 
+/* FNV-1a. Equal names have equal keys; others may, and are told apart then. */
+static uint64_t
+key_add(uint64_t key, struct slice text)
+{
+	for (size_t i = 0; i < text.n; i++)
+		key = (key ^ (unsigned char)text.p[i]) * UINT64_C(0x100000001b3);
+	return key;
+}
+
+static uint64_t
+key_of(struct slice provider, struct slice id)
+{
+	return key_add(key_add(UINT64_C(0xcbf29ce484222325), provider), id);
+}
+
 static int
-by_name(const void *x, const void *y)
+by_key(const void *x, const void *y)
 {
 	const struct price_model *a = x, *b = y;
-	int order = strcmp(a->provider, b->provider);
+	int order = (a->key > b->key) - (a->key < b->key);
 
+	if (order == 0)
+		order = strcmp(a->provider, b->provider);
 	if (order == 0)
 		order = strcmp(a->id, b->id);
 	return order ? order : b->override - a->override;
@@ -418,7 +435,9 @@ by_name(const void *x, const void *y)
 static void
 link_models(struct price_book *b)
 {
-	qsort(b->models, b->models_count, sizeof(*b->models), by_name);
+	for (uint32_t i = 0; i < b->models_count; i++)
+		b->models[i].key = key_of(slice_of(b->models[i].provider), slice_of(b->models[i].id));
+	qsort(b->models, b->models_count, sizeof(*b->models), by_key);
 	for (uint32_t i = 0; i < b->models_count; i++) {
 		struct price_model *m = &b->models[i];
 		const struct price_model *builtin = m + 1;
@@ -487,36 +506,33 @@ row_in_force(const struct price_model *m, int64_t wall_ns)
 	return NULL;
 }
 
-/* memcmp order of a slice and a text, as strcmp's. */
-static int
-compare(struct slice a, const char *b)
+static bool
+is_text(struct slice a, const char *b)
 {
-	size_t n = strlen(b);
-	int order = memcmp(a.p, b, a.n < n ? a.n : n);
-
-	return order ? order : (a.n > n) - (a.n < n);
+	return slice_eq(a, slice_of(b));
 }
 
 static const struct price_row *
 find_exactly(const struct price_book *b, struct slice provider, struct slice id, int64_t wall_ns)
 {
-	uint32_t low = 0, high = b->models_count;
+	const uint64_t key = key_of(provider, id);
 	const struct price_row *r = NULL;
+	uint32_t low = 0, high = b->models_count;
 
 	while (low < high) {	/* the first that is not before it */
 		uint32_t mid = low + (high - low) / 2;
-		int order = compare(provider, b->models[mid].provider);
 
-		if (order == 0)
-			order = compare(id, b->models[mid].id);
-		if (order > 0)
+		if (b->models[mid].key < key)
 			low = mid + 1;
 		else
 			high = mid;
 	}
-	for (; !r && low < b->models_count && compare(provider, b->models[low].provider) == 0 &&
-	    compare(id, b->models[low].id) == 0; low++)
-		r = row_in_force(&b->models[low], wall_ns);
+	for (; !r && low < b->models_count && b->models[low].key == key; low++) {
+		const struct price_model *m = &b->models[low];
+
+		if (is_text(id, m->id) && is_text(provider, m->provider))
+			r = row_in_force(m, wall_ns);
+	}
 	return r;
 }
 
@@ -545,7 +561,7 @@ price_dearest(const struct price_book *b, struct slice provider_type, int64_t wa
 	for (uint32_t i = 0; i < b->models_count; i++) {
 		const struct price_row *r = row_in_force(&b->models[i], wall_ns);
 
-		if (r && compare(provider_type, b->models[i].provider) == 0 &&
+		if (r && is_text(provider_type, b->models[i].provider) &&
 		    (!dearest || r->base.pusd[TOKENS_OUTPUT] > dearest->base.pusd[TOKENS_OUTPUT]))
 			dearest = r;
 	}
@@ -588,7 +604,7 @@ newest_first(const void *x, const void *y)
 
 	if (a->created_wall_ns != b->created_wall_ns)
 		return a->created_wall_ns < b->created_wall_ns ? 1 : -1;
-	return compare(a->id, b->id.p);
+	return strcmp(a->id.p, b->id.p);	/* both are a model's own text */
 }
 
 size_t
@@ -600,7 +616,7 @@ price_book_models(const struct price_book *b, struct slice provider_type, int64_
 	for (uint32_t i = 0; i < b->models_count && n < max; i++) {
 		const struct price_model *m = &b->models[i];
 
-		if (compare(provider_type, m->provider) != 0 || wall_ns >= m->retires_wall_ns ||
+		if (!is_text(provider_type, m->provider) || wall_ns >= m->retires_wall_ns ||
 		    !row_in_force(m, wall_ns))
 			continue;
 		struct slice id = slice_of(m->id);

@@ -26,6 +26,7 @@ struct price_step {
 
 struct price_model {
 	char *provider, *id, *display_name, *family;
+	uint64_t key;			/* of provider and id: a number is found faster than two texts */
 	int64_t created_wall_ns;
 	int64_t deprecated_wall_ns, retires_wall_ns;	/* INT64_MAX: no date is set */
 	int64_t max_input_tokens, max_output_tokens;	/* 0: unknown */
@@ -49,7 +50,7 @@ struct price_row {
 };
 
 struct price_book {
-	struct price_model *models;	/* by provider, id; an operator's before the built-in one */
+	struct price_model *models;	/* by key, provider, id; an operator's before the built-in one */
 	uint32_t models_count;
 };
 
