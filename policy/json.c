@@ -2,12 +2,51 @@
  * policy/json.c -- see json.h.
  *
  * A value is a span of the text that it came from; reading into it means
- * walking that span again. That is cheap for the short objects that are read
+ * walking that span again, or, where that happens all the time (an answer's
+ * usage), stepping into it. That is cheap for the short objects that are read
  * here (usage, metadata, an event), and needs no memory at all.
  */
 #include "policy/json.h"
 
 #include "policy/json_lex.h"
+
+const char *
+lex_string_any(const char *p, const char *end, struct lex *f)
+{
+	f->escaped = false;
+#ifdef __SSE2__
+	const char *next;
+
+	/* More than that many: the byte behind the block is looked at too. */
+	for (;; p = next) {
+		while (end - p > 64 && lex_plain64(p))
+			p += 64;
+		if (end - p <= 16)
+			break;
+		int size = end - p > 64 ? 64 : 16;
+		uint64_t special = size == 64 ? lex_special64(p) : lex_special(p);
+
+		next = p + size;
+		while (special) {
+			int i = __builtin_ctzll(special);
+
+			if (p[i] == '"')
+				return p + i + 1;
+			if (p[i] != '\\')
+				return lex_fail(f, p + i, "control character in a string");
+			f->escaped = true;
+			if (i == size - 1 || !lex_short_escape[(unsigned char)p[i + 1]]) {
+				next = lex_escape(p + i, end, f);
+				if (!next)
+					return NULL;
+				break;
+			}
+			special &= ~(UINT64_C(3) << i);	/* what is escaped is no end */
+		}
+	}
+#endif
+	return lex_string_portable(p, end, f);
+}
 
 static const struct json_visitor nothing;
 

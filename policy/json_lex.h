@@ -1,15 +1,16 @@
 /*
  * policy/json_lex.h -- the tokens of JSON, and the one walk over a value.
  *
- * For this folder only. json_walk() is the only place that knows the grammar
- * (RFC 8259): json_check() walks with nothing to do, body_scan() with its
- * notes; each gets a copy compiled for it, so that an unused hook costs
- * nothing. There is no recursion: the open brackets are a stack of
- * JSON_DEPTH_MAX bytes.
+ * For this folder only. json_walk() is the place that knows the grammar (RFC
+ * 8259): json_check() walks with nothing to do, body_scan() with its notes;
+ * each gets a copy compiled for it, so that an unused hook costs nothing.
+ * There is no recursion: the open brackets are a stack of JSON_DEPTH_MAX
+ * bytes. json_step() knows objects alone, for who reads some members; what it
+ * takes is what the walk takes, and both are tested against each other.
  *
  * Strings are most of a request's bytes. A run of plain bytes (no quote, no
- * backslash, no control character) is skipped 16 at a time with SSE2, which
- * every x86-64 has, and 8 at a time in a plain word elsewhere.
+ * backslash, no control character) is skipped 64 and 16 at a time with SSE2,
+ * which every x86-64 has, and 8 at a time in a plain word elsewhere.
  */
 #ifndef WEIR_POLICY_JSON_LEX_H
 #define WEIR_POLICY_JSON_LEX_H
@@ -212,7 +213,8 @@ lex_escape(const char *p, const char *end, struct lex *f)
 	return p + 6;
 }
 
-/* lex_string() without SSE2, and for the last bytes of a text with it. */
+/* lex_string() one run at a time: without SSE2, and for the last bytes of a
+ * text with it. */
 static inline const char *
 lex_string_portable(const char *p, const char *end, struct lex *f)
 {
@@ -231,44 +233,8 @@ lex_string_portable(const char *p, const char *end, struct lex *f)
 	}
 }
 
-/* lex_string() for all strings. Of a function of its own there is one copy. */
-static __attribute__((noinline)) const char *
-lex_string_any(const char *p, const char *end, struct lex *f)
-{
-	f->escaped = false;
-#ifdef __SSE2__
-	const char *next;
-
-	/* More than that many: the byte behind the block is looked at too. */
-	for (;; p = next) {
-		while (end - p > 64 && lex_plain64(p))
-			p += 64;
-		if (end - p <= 16)
-			break;
-		int size = end - p > 64 ? 64 : 16;
-		uint64_t special = size == 64 ? lex_special64(p) : lex_special(p);
-
-		next = p + size;
-		while (special) {
-			int i = __builtin_ctzll(special);
-
-			if (p[i] == '"')
-				return p + i + 1;
-			if (p[i] != '\\')
-				return lex_fail(f, p + i, "control character in a string");
-			f->escaped = true;
-			if (i == size - 1 || !lex_short_escape[(unsigned char)p[i + 1]]) {
-				next = lex_escape(p + i, end, f);
-				if (!next)
-					return NULL;
-				break;
-			}
-			special &= ~(UINT64_C(3) << i);	/* what is escaped is no end */
-		}
-	}
-#endif
-	return lex_string_portable(p, end, f);
-}
+const char *lex_string_any(const char *p, const char *end, struct lex *f);
+	/* lex_string(), for strings of all kinds. */
 
 #define LEX_LOOK 16	/* bytes that lex_plain_string() looks at once */
 

@@ -3,7 +3,8 @@
  *
  * The scan must agree with json_check(), its spans must lie in the body and be
  * values, and whatever is edited must come out as JSON with the members that
- * were asked for. Which edits are made follows from the input's bytes.
+ * were asked for. Which edits are made follows from the input's bytes. A walk
+ * from member to member must find the same members, or the same mistake.
  */
 #include <string.h>
 
@@ -87,20 +88,43 @@ check_edits(const struct body_scan *s)
 	scratch_reset(&memory);
 }
 
+/* `s`: the scan of the same text, if it is a body. */
+static void
+check_walk(struct slice text, const struct body_scan *s, const struct json_error *why)
+{
+	struct json_iter it;
+	struct slice name, value;
+	uint32_t n = 0;
+
+	if (!json_iter_object(&it, text)) {
+		CHECK(!s || text.p[0] != '{');
+		return;
+	}
+	for (; json_next(&it, &name, &value); n++)
+		CHECK(!s || (name.p == s->members[n].name.p && name.n == s->members[n].name.n &&
+		    value.p == s->members[n].value.p && value.n == s->members[n].value.n));
+	CHECK(!s || (!it.error.what && n == s->members_count));
+	/* Nothing may be nested deeper in a whole text than in a value of it. */
+	if (it.error.what && strcmp(why->what, "nested too deep") != 0)
+		CHECK(it.error.offset == why->offset && strcmp(it.error.what, why->what) == 0);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct slice text = { (const char *)data, n };
 	struct body_scan s;
-	struct json_error why, why_not;
+	struct json_error why, why_not = { 0 };
 	bool valid = json_check(text, &why_not);
 
 	if (body_scan(text, &s, &why)) {
 		CHECK(valid);
 		check_scan(&s);
+		check_walk(text, &s, NULL);
 		check_edits(&s);
 	} else {
 		CHECK(why.what && why.offset <= n);
+		check_walk(text, NULL, &why_not);
 		if (valid)	/* JSON, but no body */
 			CHECK(strcmp(why.what, "expected an object") == 0 ||
 			    strcmp(why.what, "too many top-level members") == 0 ||
