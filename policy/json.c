@@ -15,18 +15,13 @@ lex_string_any(const char *p, const char *end, struct lex *f)
 {
 	f->escaped = false;
 #ifdef __SSE2__
-	const char *next;
+	while (end - p >= 64 && lex_plain64(p))
+		p += 64;
+	/* 17: the byte behind the block's last one is looked at too. */
+	for (const char *next; end - p >= 17; p = next) {
+		uint64_t special = lex_special(p);
 
-	/* More than that many: the byte behind the block is looked at too. */
-	for (;; p = next) {
-		while (end - p > 64 && lex_plain64(p))
-			p += 64;
-		if (end - p <= 16)
-			break;
-		int size = end - p > 64 ? 64 : 16;
-		uint64_t special = size == 64 ? lex_special64(p) : lex_special(p);
-
-		next = p + size;
+		next = p + 16;
 		while (special) {
 			int i = __builtin_ctzll(special);
 
@@ -35,7 +30,7 @@ lex_string_any(const char *p, const char *end, struct lex *f)
 			if (p[i] != '\\')
 				return lex_fail(f, p + i, "control character in a string");
 			f->escaped = true;
-			if (i == size - 1 || !lex_short_escape[(unsigned char)p[i + 1]]) {
+			if (i == 15 || !lex_short_escape[(unsigned char)p[i + 1]]) {
 				next = lex_escape(p + i, end, f);
 				if (!next)
 					return NULL;

@@ -129,13 +129,6 @@ lex_special(const char *p)
 	return (unsigned)_mm_movemask_epi8(_mm_or_si128(lex_marks(v), lex_controls(v)));
 }
 
-/* The same of 64 bytes. */
-LEX_INLINE uint64_t
-lex_special64(const char *p)
-{
-	return lex_special(p) | lex_special(p + 16) << 16 | lex_special(p + 32) << 32 | lex_special(p + 48) << 48;
-}
-
 /* Whether there is none in 64 bytes. The least byte of each four tells of the
  * controls in all of them. */
 LEX_INLINE bool
