@@ -8,6 +8,7 @@ any more is itself a finding. Prints a line a finding, and how many there are.
 """
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -66,9 +67,9 @@ class Tree:
 
     def listed(self):
         """What git tracks or would track; in a copy without git, what lies there."""
-        git = subprocess.run(["git", "-c", "safe.directory=*", "-C", self.root, "ls-files", "-co", "--exclude-standard"],
-                             capture_output=True, text=True, check=False)
-        if git.returncode == 0 and git.stdout:
+        listing = ["git", "-c", "safe.directory=*", "-C", self.root, "ls-files", "-co", "--exclude-standard"]
+        git = shutil.which("git") and subprocess.run(listing, capture_output=True, text=True, check=False)
+        if git and git.returncode == 0 and git.stdout:
             return git.stdout.splitlines()
         names = []
         for at, folders, files in os.walk(self.root):
