@@ -50,7 +50,9 @@ chunk_line(size_t bytes, char line[static 24])
 	return (struct slice){ p, (size_t)(line + 24 - p) };
 }
 
-/* Head, spans and the end of the body, as far as they are there, in one write. */
+/* Head, spans and the end of the body, as far as they are there, in one write.
+ * What the request cost is settled ahead of its last byte: a client that has
+ * its answer may ask again at once, at any worker, and finds its hold gone. */
 static void
 flush(struct request *r, bool last)
 {
@@ -58,6 +60,8 @@ flush(struct request *r, bool last)
 	char size_line[24];
 	size_t n = 0, bytes = 0;
 
+	if (last)
+		step_settle(r, r->rec.fixed.outcome);
 	if (r->out_head.n) {
 		pieces[n++] = r->out_head;
 		r->out_head = SLICE_NONE;
@@ -74,7 +78,6 @@ flush(struct request *r, bool last)
 	else if (r->chunked_out && last)
 		pieces[n++] = SLICE("0\r\n\r\n");
 	r->spans_count = 0;
-	r->response_bytes += (int64_t)bytes;
 	if (n > 0)
 		after_write(r, stream_writev(&r->client->stream, pieces, n));
 }
@@ -87,6 +90,7 @@ add_span(struct request *r, struct slice span)
 	if (r->spans_count == SPANS_MAX)
 		flush(r, false);
 	r->spans[r->spans_count++] = span;
+	r->response_bytes += (int64_t)span.n;
 }
 
 /* ---- events ---- */
@@ -428,6 +432,8 @@ finish_late(struct request *r)
 	struct json_error why;
 	char type_text[64] = "api_error";
 
+	r->keep_alive = false;
+	r->rec.fixed.outcome = OUTCOME_PROVIDER_ERROR;
 	if (json_check(body, &why) && json_get(body, "error", &error) && json_get(error, "type", &type) &&
 	    json_get(error, "message", &message)) {
 		char *text = scratch_alloc(&r->mem, message.n + 1);
@@ -441,7 +447,6 @@ finish_late(struct request *r)
 	} else {
 		relay_error_event(r, "api_error", fallback);
 	}
-	r->keep_alive = false;
 	request_finish(r, OUTCOME_PROVIDER_ERROR, true);
 }
 
@@ -486,6 +491,7 @@ on_done(void *arg)
 		release_held_events(r);
 	}
 	add_span(r, buf_slice(&r->tail));
+	r->rec.fixed.outcome = (uint8_t)outcome;
 	flush(r, true);
 	request_finish(r, outcome, true);
 }
@@ -525,6 +531,7 @@ on_error(void *arg, enum exchange_error e, const char *text)
 	} else {
 		r->out_head = SLICE_NONE;
 		r->spans_count = 0;
+		r->response_bytes = 0;
 	}
 	if (e == EXCHANGE_TIMEOUT && r->config && r->config->request_timeout_ms) {
 		words.status = 408;	/* Portkey's answer to a config's request_timeout */

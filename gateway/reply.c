@@ -102,6 +102,7 @@ request_reply(struct request *r, int status, const char *content_type, const cha
 	r->response_head_sent = true;
 	if (!r->head_method)
 		r->response_bytes += (int64_t)body.n;
+	step_settle(r, r->rec.fixed.outcome);
 	stream_writev(&r->client->stream, pieces, r->head_method ? 1 : 2);
 	request_finish(r, r->rec.fixed.outcome, true);
 }

@@ -99,7 +99,7 @@ struct request {
 	bool holding;			/* a remapped model's answer waits in `held` ... */
 	bool plain_held;		/* ... whole, with its head */
 	struct http1_head plain_head;
-	bool finished, is_parked;
+	bool finished, settled, is_parked;
 	struct slice out_head;		/* built, not written yet */
 	struct slice *spans;		/* body bytes of this read, not written yet */
 	uint32_t spans_count;
@@ -138,7 +138,8 @@ enum step step_resolve(struct request *r);
 enum step step_admit(struct request *r);
 void step_send(struct request *r);
 void step_settle(struct request *r, enum record_outcome outcome);
-	/* Money, record and metrics; exactly once. */
+	/* Money, record and metrics; the first call counts. Before the last byte
+	 * of the answer is written. */
 bool settle_retry(struct request *r);
 	/* After a full ring: true when it is done. */
 void account_progress(struct request *r);

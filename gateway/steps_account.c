@@ -182,6 +182,9 @@ step_settle(struct request *r, enum record_outcome outcome)
 {
 	struct record_fixed *f = &r->rec.fixed;
 
+	if (r->settled)
+		return;
+	r->settled = true;
 	time_it(r);
 	f->outcome = (uint8_t)outcome;
 	f->response_bytes = r->response_bytes;

@@ -75,7 +75,7 @@ struct record_fixed {
 	uint32_t flags;
 	uint32_t reserved1;
 	int64_t start_wall_ns;
-	int64_t total_ns;	/* first byte in to last byte out */
+	int64_t total_ns;	/* first byte in to the end of the answer, which is then written */
 	int64_t upstream_ns;	/* sent to last byte of the answer; 0: not sent */
 	int64_t first_byte_ns;	/* sent to first byte of the answer */
 	int64_t overhead_ns;

@@ -121,6 +121,21 @@ test('spend is never over the budget at any moment, even while streams run and b
 	assert.equal((await world.weir.metrics()).sum('weir_budget_held_dollars'), 0);
 });
 
+test('who has the whole answer finds its reservation gone, at whatever worker', async () => {
+	/* The budget pays all of them, but can hold only one at a time. */
+	const usage = { input_tokens: 10, output_tokens: 10 };
+	const probe = await world.weir.key('hold-probe');
+	const asked = await world.ask({ key: probe, script: { usage } });
+	const { held_nusd: hold, cost_nusd: cost } = await world.weir.record(asked.headers.get('x-weir-request-id'));
+	const rounds = Math.min(150, Math.floor(hold / cost) - 1);
+	assert.ok(rounds > 20, `${hold} held, ${cost} spent`);
+	const key = await world.weir.key('one-at-a-time', '--budget', ((hold + rounds * cost) / 1e9).toFixed(9));
+	for (let i = 0; i < rounds; i++) {
+		const answer = await world.ask({ key, stream: i % 2 === 1, script: { usage, events: 3 } });
+		assert.equal(answer.status, 200, `request ${i}: ${answer.body}`);
+	}
+});
+
 test('a request that can never fit is told so, and takes nothing', async () => {
 	const key = await world.weir.key('small', '--budget', '0.02');
 	const message = refused(await world.ask({ key, body: messageBody({ max_tokens: 100000 }) }), 429, 'billing_error');
