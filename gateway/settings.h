@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "policy/config.h"
+#include "policy/limit_policy.h"
 #include "policy/price.h"
 #include "shm/arena.h"
 #include "shm/base/buf.h"
@@ -38,6 +39,19 @@ struct setting_provider {
 	char **models;		/* globs; none: all */
 	uint32_t models_count;
 	uint32_t index;		/* row in metrics: 1.. */
+	struct limits limits;	/* of the account */
+	struct setting_model_limits *model_limits;	/* of models of this account: all that match apply */
+	uint32_t model_limits_count;
+};
+
+struct setting_model_limits {
+	char *model;		/* glob */
+	struct limits limits;	/* one set of meters for all models that the glob matches */
+};
+
+struct setting_workspace {
+	char *slug;
+	struct limits limits;
 };
 
 struct settings {
@@ -76,9 +90,18 @@ struct settings {
 		/* AUTO: 429 billing_error, or Portkey's 412 where the key came
 		 * in x-portkey-api-key */
 	char *budget_text;	/* the operator's words behind a spent-budget message; "" */
+	uint32_t clamp_share;	/* budgets.share, 8: a hold takes at most one eighth of what is left */
+	uint32_t clamp_floor;	/* budgets.floor, 4096 output tokens */
+	uint32_t admission_wait_ms;	/* budgets.admission_wait_ms, 250; 0: refuse at once */
+	uint32_t count_ms;	/* budgets.count_ms, 2,000: how long the provider may take to count a prompt; 0: never asked */
+	bool limit_headers;	/* budgets.headers, true: anthropic-ratelimit-* of the tightest limits */
 
 	struct setting_provider *providers;
 	uint32_t providers_count;
+	struct setting_workspace *workspaces;	/* those that have limits */
+	uint32_t workspaces_count;
+	struct limit_policy **policies;		/* active ones */
+	uint32_t policies_count;
 	struct config **configs;
 	uint32_t configs_count;
 	char *default_provider;	/* slug; NULL: the only one, or none */
@@ -106,6 +129,8 @@ struct settings *settings_get(struct settings *s);
 void settings_put(struct settings *s);
 
 const struct setting_provider *settings_provider(const struct settings *s, struct slice slug);
+const struct setting_workspace *settings_workspace(const struct settings *s, struct slice slug);
+	/* NULL: no limits. */
 const struct config *settings_config(const struct settings *s, struct slice slug);
 
 #endif

@@ -47,7 +47,9 @@ int64_t price_cost_nusd(const struct price_book *b, const struct price_row *r,
 #define PRICE_IMAGE_TOKENS 5000	/* an image has at most 4,784: it is scaled down to 2,576 pixels */
 
 struct price_bound {
-	int64_t nusd;		/* no answer to this request can cost more */
+	int64_t nusd;		/* no answer to this request can cost more: = input_nusd + output_tokens * slope */
+	int64_t input_nusd;	/* all but the output: prompt at its dearest, searches */
+	int64_t output_nusd_milli;	/* of one output token, thousandths of a nano-dollar (= pico-dollars), rounded up */
 	int64_t input_tokens;	/* upper bound of the prompt */
 	int64_t output_tokens;	/* max_tokens, or the model's ceiling */
 };
@@ -66,9 +68,18 @@ struct price_bound price_bound(const struct price_row *r, const struct body_scan
 	 * server tool's loop, each billing the prompt again, and models other
 	 * than r's (fallbacks, advisor).
 	 */
+bool price_prompt_countable(const struct body_scan *s);
+	/* The provider's count_tokens can say the exact prompt: nothing joins it
+	 * later (server tools, containers, threads, url sources are what cannot). */
+struct price_bound price_bound_counted(const struct price_row *r, const struct body_scan *s,
+    bool fast, bool geo_us, int64_t prompt_tokens);
+	/* The same with the prompt as the provider counted it, which is documented
+	 * as an estimate: a margin of 2 % and 64 tokens is added here. */
 int64_t price_input_estimate_nusd(const struct price_row *r, const struct body_scan *s);
 	/* A likely cost of the input alone (about 4 bytes a token), for an
 	 * answer that never reported usage. */
+int64_t price_input_estimate_tokens(const struct price_row *r, const struct body_scan *s);
+	/* The tokens behind it; r may be NULL (unpriced). */
 
 /* Models, for GET /v1/models: rows of the book, newest first. */
 struct model_info {

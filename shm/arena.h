@@ -98,4 +98,9 @@ struct proc_view {
 };
 struct proc_view arena_proc(const struct arena *a, uint32_t row);
 
+/* While the store cannot be written, nothing new may be admitted: it could not
+ * be made durable. Writer: the keeper. */
+void arena_store_failing_set(struct arena *a, bool failing);
+bool arena_store_failing(const struct arena *a);
+
 #endif

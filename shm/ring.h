@@ -13,12 +13,18 @@
 
 #include "shm/ledger.h"
 
-struct ring_charge {	/* money that a settle booked */
+/* One meter's part of a request: what had been held there, what was settled.
+ * Of every meter that the request was charged on, so that "who paid what" can be
+ * read from the record; those with money or units that must outlive the arena
+ * are booked by the store as well. */
+struct ring_charge {
 	struct meter_id id;
-	uint32_t period;	/* enum meter_period */
-	uint32_t reserved;	/* 0 */
-	int64_t period_index;
-	int64_t amount_nusd;
+	uint64_t what;		/* METER_WHAT: kind, unit, period; layout of shm_meter.what without the tick */
+	int64_t period_index;	/* budget: the period that `amount` was booked in */
+	int64_t held;		/* in the meter's unit */
+	int64_t amount;		/* settled, in the meter's unit; 0 for a cancel; negative for a reset */
+	int64_t full_wall_ns;	/* bucket: full again at this wall clock time, after the charge */
+	uint64_t step;		/* number of the ledger's step: orders charges over all rings */
 };
 
 struct ring_item {

@@ -18,7 +18,7 @@
 #include "shm/base/check.h"
 #include "shm/base/slice.h"
 
-#define RECORD_VERSION 1
+#define RECORD_VERSION 2
 
 /* Token classes; the order is that of struct metered.tokens and of metrics. */
 enum token_class {
@@ -55,7 +55,10 @@ enum record_outcome {
 	X(PARTIAL, "partial")			/* the answer broke off; billed as far as known */ \
 	X(UNPRICED, "unpriced")			/* no price for the model: cost is 0 and unknown */ \
 	X(TRUNCATED, "truncated")		/* strings were cut to fit */ \
-	X(MODEL_REMAPPED, "model_remapped")	/* another model than asked for went upstream */
+	X(MODEL_REMAPPED, "model_remapped")	/* another model than asked for went upstream */ \
+	X(CLAMPED, "clamped")			/* max_tokens was lowered to what a budget pays */ \
+	X(COUNTED, "counted")			/* the provider was asked for the prompt's exact size */ \
+	X(WAITED, "waited")			/* for room in a budget */
 
 enum record_flag_bit {
 #define X(name, text) RECORD_BIT_##name,
@@ -82,9 +85,12 @@ struct record_fixed {
 	int64_t tokens[8];	/* enum token_class */
 	int64_t cost_nusd;
 	int64_t held_nusd;	/* what had been reserved */
+	int64_t asked_tokens;	/* max_tokens of the request, or the model's ceiling */
+	int64_t granted_tokens;	/* ... that went upstream; less if clamped */
+	int64_t wait_ns;	/* for room in a budget */
 	int64_t request_bytes, response_bytes;	/* bodies */
 };
-_Static_assert(sizeof(struct record_fixed) == 152, "raise RECORD_VERSION");
+_Static_assert(sizeof(struct record_fixed) == 176, "raise RECORD_VERSION");
 
 /* X(member, JSON name) */
 #define RECORD_STRINGS(X) \

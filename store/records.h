@@ -6,7 +6,7 @@
  *	`records`	id (u64, big-endian) -> epoch, worker, sequence, charges, record
  *	`positions`	(epoch, worker) -> last sequence in this environment
  * <data>/ledger:
- *	`meters`	(meter id) -> period, period index, spent
+ *	`meters`	(meter id) -> kind, unit, period, period index, spent; or when a bucket is full; name
  *	`positions`	(epoch, worker) -> last sequence whose charges are in `meters`
  *
  * A record's id is max(last id + 1, wall clock in ns at the commit): strictly
@@ -26,6 +26,7 @@
 #include "shm/arena.h"
 #include "shm/base/check.h"
 #include "shm/base/slice.h"
+#include "shm/ring.h"
 #include "store/record.h"
 
 /* ---- writing: keeper, and the recovery child at start ---- */
@@ -52,9 +53,22 @@ int writer_flush(struct writer *w, struct arena *a, uint32_t *records, char *why
 	 * *records 0: they are empty. -1 and a sentence when the store failed
 	 * (disk full): nothing advanced, try again later.
 	 */
-int writer_load_meters(struct writer *w, struct arena *a) MUST_CHECK;
-	/* Durable budget levels of periods that are not over into a new arena
-	 * (ledger_load). -1: its meter table is full, or the store failed. */
+typedef void writer_booked_fn(struct meter_id id, uint64_t what, int64_t before, int64_t after, void *arg);
+void writer_on_booked(struct writer *w, writer_booked_fn *booked, void *arg);
+	/* Called after each commit for each budget that it changed, with what was
+	 * spent before and after (of the same period; a new one begins at 0): exactly
+	 * once for each change, whoever dies. For thresholds. */
+
+/* ---- levels, for a worker that meets a meter which is not in memory ---- */
+
+struct levels_reader;
+
+struct levels_reader *levels_reader_open(const char *data_dir, char *why, size_t why_size);
+	/* After the fork, once a process. No lock is taken by reading. */
+void levels_reader_close(struct levels_reader *r);
+int levels_reader_get(struct levels_reader *r, struct meter_id id, struct level *out) MUST_CHECK;
+	/* 0; out->known says whether the store has it. -1: it could not be read,
+	 * which must not be taken for "nothing was spent". */
 
 /* ---- reading: weir logs, admin, tests ---- */
 
@@ -62,15 +76,20 @@ struct reader;
 
 struct reader *reader_open(const char *data_dir, char *why, size_t why_size);
 void reader_close(struct reader *r);
-typedef bool reader_each_fn(uint64_t id, const struct record *rec, void *arg);
+typedef bool reader_each_fn(uint64_t id, const struct record *rec, const struct ring_charge *charges, uint32_t n, void *arg);
+	/* The charges were those of the request: aligned, valid during the call. */
 int reader_scan(struct reader *r, uint64_t from_id, uint64_t to_id, reader_each_fn *each, void *arg) MUST_CHECK;
 	/* Records with from_id <= id < to_id, over all days, in order. Stops
 	 * when each() returns false. Finds days that appear later (--follow).
 	 * Leaves out what is not a record of a version that we know. -1: the
 	 * store could not be read. */
-typedef bool reader_meter_fn(uint64_t hi, uint64_t lo, uint32_t period, int64_t period_index,
-    int64_t spent_nusd, void *arg);
+struct stored_meter {
+	struct meter_id id;
+	struct level level;
+	struct slice name;	/* as of its last booking; valid during the call */
+};
+typedef bool reader_meter_fn(const struct stored_meter *m, void *arg);
 int reader_meters(struct reader *r, reader_meter_fn *each, void *arg) MUST_CHECK;
-	/* Durable levels: what a start after a power loss would load. */
+	/* Durable levels: what a worker would load. */
 
 #endif

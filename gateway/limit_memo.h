@@ -1,0 +1,25 @@
+/*
+ * gateway/limit_memo.h -- what a worker remembers about groups of policies.
+ *
+ * (policy, group value) -> the meter's id, its name, and the row where it was
+ * last. By a SipHash under a key of this process, as in key_cache.c. Bounded;
+ * the oldest goes first.
+ */
+#ifndef WEIR_GATEWAY_LIMIT_MEMO_H
+#define WEIR_GATEWAY_LIMIT_MEMO_H
+
+#include "policy/limit_policy.h"
+
+struct limit_memo;
+struct limit_memo_entry {
+	struct charge charge;		/* template of that group; `row` is updated by the caller */
+	char name[METER_NAME_BYTES];
+};
+
+struct limit_memo *limit_memo_new(uint32_t entries_max);
+void limit_memo_free(struct limit_memo *m);
+struct limit_memo_entry *limit_memo_get(struct limit_memo *m, uint64_t settings_version,
+    const struct limit_policy *lp, struct slice group);
+	/* Made if it is new. Valid until the next call. NULL: out of memory. */
+
+#endif

@@ -1,0 +1,48 @@
+/*
+ * policy/limit_policy.h -- limits for whoever matches: conditions and group_by.
+ *
+ * Portkey's usage-limit and rate-limit policies. All conditions must match; the
+ * values of one are alternatives; "excludes" is looked at first. With group_by
+ * each combination of values has a meter of its own.
+ *
+ *	{"id":"per-user", "name":"...", "conditions":[{"key":"metadata.user","value":"*","excludes":["bot"]}],
+ *	 "group_by":[{"key":"metadata.user"}], "groups_max":10000,
+ *	 and one limit: "type":"cost","credit_limit":5,"periodic_reset":"daily","mode":"clamp", ...
+ *		    or: "type":"requests","unit":"rpm","value":60}
+ *
+ * Keys of conditions and groups: api_key (id, or "workspace/slug"), workspace
+ * (also workspace_id), metadata.NAME, user (of the key, else metadata "_user",
+ * else "user"), provider (type), virtual_key (the account's slug), config, model
+ * ("@provider-type/model" or a bare name; "*" stands for anything in values).
+ */
+#ifndef WEIR_POLICY_LIMIT_POLICY_H
+#define WEIR_POLICY_LIMIT_POLICY_H
+
+#include "policy/limit.h"
+
+#define POLICIES_MAX 256
+#define POLICY_GROUP_BYTES_MAX 256	/* "metadata.user:alice-model:claude-opus-5-5"; longer ones are hashed at the end */
+
+struct limit_policy;			/* compiled */
+
+struct limit_subject {			/* a request, as policies see it; none: absent */
+	struct slice key_id, key_slug, workspace, user, provider, provider_type, model, config;
+	struct slice metadata;		/* merged, a compact JSON object */
+};
+
+struct limit_policy *limit_policy_parse(struct slice json, const char *path, struct problems *p);
+	/* NULL: problems were added. One allocation; free() it. */
+const char *limit_policy_id(const struct limit_policy *lp);
+bool limit_policy_matches(const struct limit_policy *lp, const struct limit_subject *s);
+struct slice limit_policy_group(const struct limit_policy *lp, const struct limit_subject *s,
+    char out[POLICY_GROUP_BYTES_MAX]);
+	/* Of a subject that matches: the group's value key, "default" without
+	 * group_by; none if a value is missing (then the policy does not apply). */
+const struct limit *limit_policy_limit(const struct limit_policy *lp);
+	/* The template. Its charge.id is that of the whole policy. */
+void limit_policy_charge(const struct limit_policy *lp, struct slice group, struct charge *out, char name[METER_NAME_BYTES]);
+	/* The charge of that group: own id, name and the policy's charge_group. A
+	 * SHA-256: to be remembered by the caller (gateway/limit_memo.h). `name` must
+	 * live as long as `out`. */
+
+#endif
