@@ -68,6 +68,12 @@ bucket_of(int64_t ns)
 	return low;
 }
 
+uint32_t
+metrics_keeper_row(const struct arena *a)
+{
+	return a->header->sizes.workers;
+}
+
 void
 metrics_request(struct arena *a, uint32_t worker, uint32_t route, uint32_t provider, uint16_t status)
 {
@@ -131,7 +137,7 @@ void
 metrics_sum(const struct arena *a, struct metrics_view *out)
 {
 	memset(out, 0, sizeof(*out));
-	for (uint32_t w = 0; w < a->header->sizes.workers; w++) {
+	for (uint32_t w = 0; w <= metrics_keeper_row(a); w++) {
 		const struct shm_metrics *m = layout_metrics(a, w);
 
 		for (int r = 0; r < ROUTES_MAX; r++)

@@ -3,8 +3,9 @@
  *
  * A block is written by its worker alone (relaxed stores, no lock, no shared
  * cache line) and outlives it: a restarted worker goes on counting where its
- * predecessor stopped, so counters never step back. What a row or column
- * means (which route, which provider) is said by the caller's name tables.
+ * predecessor stopped, so counters never step back. The block behind the
+ * workers' is the keeper's. What a row or column means (which route, which
+ * provider) is said by the caller's name tables.
  */
 #ifndef WEIR_SHM_METRICS_H
 #define WEIR_SHM_METRICS_H
@@ -36,6 +37,14 @@ enum metrics_counter {
 	COUNTER_PINGS,			/* keep-alive events that weir inserted */
 	COUNTER_UNPRICED,		/* requests to a model without a price */
 	COUNTER_BYTES_IN, COUNTER_BYTES_OUT,	/* bodies, client side */
+	COUNTER_REFUSED_STORE,		/* the store cannot be written: nothing is admitted */
+	COUNTER_CLAMPED,		/* max_tokens was lowered to what a budget pays */
+	COUNTER_COUNTED,		/* prompts whose exact size a provider was asked for */
+	COUNTER_WAITED,			/* for room in a budget */
+	COUNTER_GROUP_OVERFLOW,		/* charged on the overflow meter: its group was full */
+	COUNTER_ALERTS_THRESHOLD,	/* budgets that passed their alert level; keeper */
+	COUNTER_ALERTS_EXHAUSTED,	/* budgets that were used up; keeper */
+	COUNTER_EVICTED,		/* meters that were taken out of memory; keeper */
 	COUNTER_COUNT,
 };
 
@@ -58,6 +67,8 @@ struct metrics_view {		/* the sum over workers; large: allocate it */
 	int64_t connections;	/* open now */
 };
 
+uint32_t metrics_keeper_row(const struct arena *a);
+	/* The block behind the workers'; the keeper alone counts there. */
 void metrics_request(struct arena *a, uint32_t worker, uint32_t route, uint32_t provider,
     uint16_t status);
 void metrics_tokens(struct arena *a, uint32_t worker, uint32_t provider,
