@@ -35,6 +35,17 @@ static const struct counter_row counter_rows[] = {
 	{ COUNTER_REFUSED_BUDGET, "weir_refused_requests_total", "{reason=\"budget\"}", NULL },
 	{ COUNTER_REFUSED_RATE, "weir_refused_requests_total", "{reason=\"rate_limit\"}", NULL },
 	{ COUNTER_BAD_REQUESTS, "weir_refused_requests_total", "{reason=\"malformed\"}", NULL },
+	{ COUNTER_REFUSED_STORE, "weir_refused_requests_total", "{reason=\"store\"}", NULL },
+	{ COUNTER_CLAMPED, "weir_clamped_total", "", "Requests whose max_tokens was lowered to what a budget pays." },
+	{ COUNTER_COUNTED, "weir_counted_total", "",
+	    "Requests whose prompt a provider was asked to count, because its bound did not fit into a budget." },
+	{ COUNTER_WAITED, "weir_admission_waited_total", "", "Requests that waited for room in a limit." },
+	{ COUNTER_GROUP_OVERFLOW, "weir_group_overflow_total", "",
+	    "Requests charged on a policy's overflow meter, because it has groups_max groups already." },
+	{ COUNTER_ALERTS_THRESHOLD, "weir_limit_alerts_total", "{kind=\"threshold\"}",
+	    "Budgets that passed their alert_threshold, and budgets that were used up." },
+	{ COUNTER_ALERTS_EXHAUSTED, "weir_limit_alerts_total", "{kind=\"exhausted\"}", NULL },
+	{ COUNTER_EVICTED, "weir_meters_evicted_total", "", "Idle meters that were taken out of the arena." },
 	{ COUNTER_CLIENT_GONE, "weir_clients_gone_total", "",
 	    "Requests whose client left before the end of its answer." },
 	{ COUNTER_UPSTREAM_ERRORS, "weir_upstream_errors_total", "",
@@ -222,9 +233,11 @@ render_arena(const struct arena *a, const struct metrics_view *v, struct buf *ou
 	buf_add_str(out, "weir_budget_held_dollars ");
 	add_nanos(out, ledger_inflight_held(a));
 	buf_add_char(out, '\n');
-	gauge(out, "weir_arena_meters", ledger_meters_used(a), "Token buckets and budgets in the arena.");
+	gauge(out, "weir_store_failing", arena_store_failing(a),
+	    "1 while the store cannot be written: no request is admitted.");
+	gauge(out, "weir_arena_meters", ledger_meters_used(a), "Meters of limits in the arena.");
 	gauge(out, "weir_arena_meters_capacity", sizes.meters,
-	    "Token buckets and budgets for which there is room (setting ledger.meters).");
+	    "Meters for which there is room (setting ledger.meters).");
 	gauge(out, "weir_arena_bytes", (int64_t)a->bytes, "Size of the shared memory of all processes.");
 	family(out, "weir_ring_fill_ratio", "gauge",
 	    "How full a worker's ring of finished requests is; at 1 its intake stops.");

@@ -107,6 +107,7 @@ test_nothing_yet(void **state)
 	expect_line(&text, "weir_request_duration_seconds_sum 0");
 	expect_line(&text, "weir_requests_in_flight 0");
 	expect_line(&text, "weir_requests_in_flight_capacity 32");
+	expect_line(&text, "weir_store_failing 0");
 	expect_line(&text, "weir_arena_meters 0");
 	expect_line(&text, "weir_arena_meters_capacity 1024");
 	expect_line(&text, "weir_ring_fill_ratio{worker=\"1\"} 0");
@@ -137,6 +138,12 @@ test_counted(void **state)
 	metrics_observe(&arena, 1, HISTOGRAM_OVERHEAD, 3600 * NS_PER_S + 5);
 	metrics_add(&arena, 0, COUNTER_REFUSED_RATE, 4);
 	metrics_add(&arena, 1, COUNTER_PINGS, 9);
+	metrics_add(&arena, 0, COUNTER_REFUSED_STORE, 2);
+	metrics_add(&arena, 1, COUNTER_CLAMPED, 5);
+	metrics_add(&arena, metrics_keeper_row(&arena), COUNTER_EVICTED, 6);
+	metrics_add(&arena, metrics_keeper_row(&arena), COUNTER_ALERTS_THRESHOLD, 8);
+	metrics_add(&arena, metrics_keeper_row(&arena), COUNTER_ALERTS_EXHAUSTED, 1);
+	arena_store_failing_set(&arena, true);
 	metrics_connections(&arena, 0, 3);
 	metrics_connections(&arena, 1, 2);
 	arena_proc_start(&arena, 1, 4242);
@@ -159,6 +166,12 @@ test_counted(void **state)
 	expect_line(&text, "weir_refused_requests_total{reason=\"rate_limit\"} 4");
 	expect_line(&text, "weir_refused_requests_total{reason=\"budget\"} 0");
 	expect_line(&text, "weir_pings_total 9");
+	expect_line(&text, "weir_refused_requests_total{reason=\"store\"} 2");
+	expect_line(&text, "weir_clamped_total 5");
+	expect_line(&text, "weir_meters_evicted_total 6");
+	expect_line(&text, "weir_limit_alerts_total{kind=\"threshold\"} 8");
+	expect_line(&text, "weir_limit_alerts_total{kind=\"exhausted\"} 1");
+	expect_line(&text, "weir_store_failing 1");
 	expect_line(&text, "weir_connections 5");
 	expect_line(&text, "weir_process_up{process=\"worker-1\"} 1");
 	expect_line(&text, "weir_process_up{process=\"keeper\"} 0");
