@@ -187,6 +187,7 @@ struct shm_metrics {
 	_Atomic uint64_t sum_ns[HISTOGRAM_COUNT];
 	_Atomic uint64_t counter[COUNTER_COUNT];
 	_Atomic uint64_t connections;
+	_Atomic uint64_t waiting;
 };
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "words must work across processes");

@@ -119,6 +119,12 @@ metrics_connections(struct arena *a, uint32_t worker, int64_t open)
 	atomic_store_explicit(&layout_metrics(a, worker)->connections, (uint64_t)open, memory_order_relaxed);
 }
 
+void
+metrics_waiting(struct arena *a, uint32_t worker, int64_t requests)
+{
+	atomic_store_explicit(&layout_metrics(a, worker)->waiting, (uint64_t)requests, memory_order_relaxed);
+}
+
 static void
 add_histograms(const struct shm_metrics *m, struct metrics_view *out)
 {
@@ -152,6 +158,7 @@ metrics_sum(const struct arena *a, struct metrics_view *out)
 		for (int c = 0; c < COUNTER_COUNT; c++)
 			out->counter[c] += peek(&m->counter[c]);
 		out->connections += (int64_t)peek(&m->connections);
+		out->waiting += (int64_t)peek(&m->waiting);
 		add_histograms(m, out);
 	}
 }

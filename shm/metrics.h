@@ -65,6 +65,7 @@ struct metrics_view {		/* the sum over workers; large: allocate it */
 	struct metrics_histogram_view histogram[HISTOGRAM_COUNT];
 	uint64_t counter[COUNTER_COUNT];
 	int64_t connections;	/* open now */
+	int64_t waiting;	/* for room in a limit, now */
 };
 
 uint32_t metrics_keeper_row(const struct arena *a);
@@ -77,6 +78,8 @@ void metrics_observe(struct arena *a, uint32_t worker, enum metrics_histogram h,
 void metrics_add(struct arena *a, uint32_t worker, enum metrics_counter c, uint64_t n);
 void metrics_connections(struct arena *a, uint32_t worker, int64_t open);
 	/* A gauge: sets the number; the master sets 0 for a dead worker. */
+void metrics_waiting(struct arena *a, uint32_t worker, int64_t requests);
+	/* Likewise: requests that wait for room in a limit. */
 void metrics_sum(const struct arena *a, struct metrics_view *out);
 
 #endif
