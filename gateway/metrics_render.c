@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "gateway/admin.h"
+#include "gateway/process_list.h"
 #include "gateway/routes.h"
 #include "shm/base/clock.h"
 #include "shm/ledger.h"
@@ -226,6 +227,7 @@ render_arena(const struct arena *a, const struct metrics_view *v, struct buf *ou
 	for (uint32_t w = 0; w < sizes.workers; w++)
 		inflight += ledger_inflight_count(a, w);
 	gauge(out, "weir_connections", v->connections, "Client connections that are open.");
+	gauge(out, "weir_admission_waiting", v->waiting, "Requests that wait for room in a limit.");
 	gauge(out, "weir_requests_in_flight", inflight, "Admitted requests that are not settled yet.");
 	gauge(out, "weir_requests_in_flight_capacity", (int64_t)sizes.inflight * sizes.workers,
 	    "Requests that can be in flight at once (setting ledger.inflight, times workers).");
@@ -250,38 +252,11 @@ render_arena(const struct arena *a, const struct metrics_view *v, struct buf *ou
 
 /* ---- processes ---- */
 
-struct process {
-	char name[24];
-	struct proc_view view;
-};
-
-/* Those that run or ran; a row that was never in use is no process. */
-static uint32_t
-processes(const struct arena *a, struct process out[PROC_COUNT])
-{
-	static const struct { uint32_t row; const char *name; } others[] = {
-		{ PROC_KEEPER, "keeper" }, { PROC_ADMIN, "admin" }, { PROC_MASTER, "master" },
-	};
-	uint32_t workers = arena_sizes(a).workers, n = 0;
-
-	for (uint32_t w = 0; w < workers; w++) {
-		out[n].view = arena_proc(a, w);
-		snprintf(out[n].name, sizeof(out[n].name), "worker-%u", w);
-		n += out[n].view.started_wall_ns != 0;
-	}
-	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
-		out[n].view = arena_proc(a, others[i].row);
-		snprintf(out[n].name, sizeof(out[n].name), "%s", others[i].name);
-		n += out[n].view.started_wall_ns != 0;
-	}
-	return n;
-}
-
 static void
 render_processes(const struct arena *a, struct buf *out)
 {
 	struct process all[PROC_COUNT];
-	uint32_t n = processes(a, all);
+	uint32_t n = process_list(a, all);
 
 	family(out, "weir_process_up", "gauge", "1 while the process runs.");
 	for (uint32_t i = 0; i < n; i++)
