@@ -1,0 +1,177 @@
+/*
+ * A meter leaves memory and comes back (docs/ledger.md; ledger_tick(),
+ * ledger_evict(), ledger_load()), for spin. That a step is whole, whoever dies,
+ * is shown by ledger.pml; so a step is one statement here.
+ *
+ * Two workers make requests that are charged on one budget that is postpaid,
+ * and so holds nothing: only the pages say that a request is in flight. If the
+ * meter is not in memory they read its level from the store and load it. The
+ * keeper ticks, stores the rings, and evicts, as often as it likes; it may
+ * die, and another one begins again.
+ *
+ * Whenever a meter is in memory, what it says was spent is what was spent; and
+ * a request ends on the meter it began on.
+ */
+#ifndef REQUESTS
+#define REQUESTS 2		/* of each worker */
+#endif
+#ifndef ROUNDS
+#define ROUNDS 4		/* of keepers, one after the other */
+#endif
+#define WORKERS 2
+
+/* The arena. */
+bool present;
+byte level, used_at;		/* the meter's row: spent, tick of its last use */
+byte tick, evictions;
+bool page[WORKERS];		/* in flight, charged on the meter */
+byte ring[WORKERS];		/* bookings that are not stored yet */
+
+byte store;
+
+byte spent;			/* what is true */
+byte loads;			/* how often the row was given out */
+byte finished;
+
+inline use()
+{
+	used_at = tick
+}
+
+inline end_request()
+{
+	atomic {
+		assert(present && mine == loads);
+		level++;
+		spent++;
+		ring[_pid]++;
+		page[_pid] = false;
+#ifndef MUTANT_SETTLE_IS_NO_USE
+		use();
+#endif
+		assert(level == spent);
+		mine = 0
+	}
+}
+
+inline load()
+{
+#ifdef MUTANT_EVICTIONS_READ_LATE
+	stored = store;
+	seen = evictions;
+#else
+	seen = evictions;
+	stored = store;
+#endif
+	atomic {
+		if
+		:: present		/* somebody else was faster */
+#ifndef MUTANT_LOAD_NEVER_STALE
+		:: !present && evictions != seen
+		:: !present && evictions == seen ->
+#else
+		:: else ->
+#endif
+			present = true;
+			level = stored;
+			assert(level == spent);
+			loads++;
+			use()
+		fi;
+		seen = 0;
+		stored = 0
+	}
+}
+
+active [WORKERS] proctype worker()
+{
+	byte n, seen, stored, mine;
+
+	do
+	:: n < REQUESTS ->
+		if
+		:: atomic {
+			present ->
+			assert(level == spent);
+			page[_pid] = true;
+			mine = loads;
+			use();
+			n++
+		};
+			end_request()
+		:: !present -> load()
+		fi
+	:: else -> break
+	od;
+	finished++
+}
+
+active proctype keeper()
+{
+	byte at, rounds, from[WORKERS];
+	bool busy;
+
+	do
+	:: rounds < ROUNDS ->
+		rounds++;
+#ifdef MUTANT_TICK_AFTER_READING
+		from[0] = ring[0];
+		from[1] = ring[1];
+		d_step { tick++; at = tick };
+#else
+#ifdef MUTANT_SCAN_BEFORE_TICK
+		busy = page[0];
+		busy = busy || page[1];
+#endif
+		d_step { tick++; at = tick };
+		from[0] = ring[0];
+		from[1] = ring[1];
+#endif
+		d_step {		/* the commit, and the tails */
+			store = store + from[0] + from[1];
+			ring[0] = ring[0] - from[0];
+			ring[1] = ring[1] - from[1];
+			from[0] = 0;
+			from[1] = 0
+		}
+		if
+		:: true			/* dies; the next one begins */
+		:: true ->
+#ifndef MUTANT_SCAN_BEFORE_TICK
+			busy = page[0];
+			busy = busy || page[1];
+#endif
+			d_step {
+				if
+#ifdef MUTANT_EVICTS_WITHOUT_SCAN
+				:: present && used_at < at ->
+#else
+#ifdef MUTANT_EVICTS_WHAT_IS_NEW
+				:: present && used_at <= at && !busy ->
+#else
+				:: present && used_at < at && !busy ->
+#endif
+#endif
+					present = false;
+					level = 0;
+					evictions++
+				:: else
+				fi;
+				busy = false;
+				at = 0
+			}
+		fi
+	:: else -> break
+	od;
+	finished++
+}
+
+active proctype monitor()
+{
+	d_step {
+		finished == WORKERS + 1 ->
+		assert(spent == WORKERS * REQUESTS);
+		assert(store + ring[0] + ring[1] == spent);
+		assert(!present || level == spent)
+	}
+}
