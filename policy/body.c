@@ -326,6 +326,8 @@ on_close(void *arg, uint32_t depth, const char *end)
 		if (f->source_types != TYPE_TEXTUAL)
 			out->opaque_documents++;
 	}
+	if (f->types & (TYPE_IMAGE | TYPE_DOCUMENT))
+		out->remote_sources += (f->source_types & (uint8_t)~(TYPE_BASE64 | TYPE_TEXTUAL)) != 0;
 	if (f->role == ROLE_BLOCK && (f->types == TYPE_IMAGE || f->types == TYPE_DOCUMENT))
 		out->base64_bytes += f->base64_bytes;
 }

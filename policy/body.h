@@ -36,6 +36,7 @@ struct body_scan {
 	uint32_t images;	/* blocks with type image */
 	uint32_t documents;	/* blocks with type document */
 	uint32_t opaque_documents;	/* ... whose text is not in the body as text: PDF, url, file */
+	uint32_t remote_sources;	/* of images and documents that are not in the body at all: url, file */
 	uint32_t typed_tools;	/* in "tools": the provider adds a prompt of its own for each */
 	uint32_t server_tools;	/* ... that run at the provider, but for web search: their results join the prompt */
 	uint32_t web_search_max_uses;	/* of server tools web_search_*: sum of max_uses; UINT32_MAX if unbounded */

@@ -2,103 +2,41 @@
  * policy/key.c -- see key.h.
  *
  * The document's members are read one by one from a table; strings are
- * unescaped into a scratch. At the end the key and its strings are packed into
- * one allocation of exactly the size, because a worker keeps many of them.
- * Numbers are read as text: a tree of doubles would round a budget.
+ * unescaped into a scratch. At the end the key, its limits and its strings are
+ * packed into one allocation of exactly the size, because a worker keeps many
+ * of them.
  */
 #include "policy/key.h"
 
-#include <mbedtls/sha256.h>
-#include <mbedtls/version.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/digest.h"
 #include "policy/json.h"
 #include "shm/base/clock.h"
 #include "shm/base/scratch.h"
 
-#define HASH_BYTES 32
 #define COMPILE_BYTES_MAX 262144	/* scratch: a document is 64 KiB at the most */
+#define USER_BYTES_MAX 256
 
 struct build {
 	struct key key;
+	struct limit limits[LIMITS_MAX];
+	struct slice rate_limits, usage_limits;
 	struct scratch mem;
 	const uint8_t *hash;
 	bool hash_found;
 	int64_t hash_expires_ns;
 	const char *field;		/* at hand, for the sentence */
 	const char *mistake;
+	char limits_mistake[512];
 };
-
-/* ---- names and ids ---- */
-
-static const char *const period_names[] = {
-	[PERIOD_TOTAL] = "total",
-	[PERIOD_DAILY] = "daily",
-	[PERIOD_WEEKLY] = "weekly",
-	[PERIOD_MONTHLY] = "monthly",
-};
-
-const char *
-key_period_name(enum meter_period period)
-{
-	CHECK(period <= PERIOD_MONTHLY);
-	return period_names[period];
-}
-
-bool
-key_period_of(struct slice name, enum meter_period *period)
-{
-	for (uint32_t i = 0; i <= PERIOD_MONTHLY; i++) {
-		if (slice_eq(name, slice_of(period_names[i]))) {
-			*period = i;
-			return true;
-		}
-	}
-	return false;
-}
-
-static void
-sha256(struct slice s, uint8_t out[HASH_BYTES])
-{
-#if MBEDTLS_VERSION_NUMBER < 0x03000000
-	int rc = mbedtls_sha256_ret((const unsigned char *)s.p, s.n, out, 0);
-#else
-	int rc = mbedtls_sha256((const unsigned char *)s.p, s.n, out, 0);
-#endif
-
-	CHECK(rc == 0);		/* it fails only for a wrong last argument */
-}
 
 void
 key_secret_hash(struct slice secret, uint8_t hash[32])
 {
-	sha256(secret, hash);
-}
-
-struct meter_id
-meter_id_of(const char *kind, struct slice id, const char *what)
-{
-	char text[256];
-	uint8_t hash[HASH_BYTES];
-	struct meter_id out;
-	int n = snprintf(text, sizeof(text), "%s%c%.*s%c%s", kind, '\0', SLICE_FMT(id), '\0', what);
-
-	CHECK(n > 0 && (size_t)n < sizeof(text));
-	sha256((struct slice){ text, (size_t)n }, hash);
-	memcpy(&out.hi, hash, sizeof(out.hi));
-	memcpy(&out.lo, hash + sizeof(out.hi), sizeof(out.lo));
-	return out;
-}
-
-struct meter_id
-key_budget_id(struct slice key_id, enum meter_period period)
-{
-	char what[24];
-
-	snprintf(what, sizeof(what), "cost:%s", key_period_name(period));
-	return meter_id_of("key", key_id, what);
+	digest_sha256(secret, hash);
 }
 
 /* ---- values ---- */
@@ -176,6 +114,13 @@ member_config(struct build *b, struct slice raw)
 }
 
 static bool
+member_user(struct build *b, struct slice raw)
+{
+	return json_is_null(raw) ||
+	    (read_text(b, raw, USER_BYTES_MAX, &b->key.user) && (*b->key.user != '\0' || wrong(b, "is empty")));
+}
+
+static bool
 member_override(struct build *b, struct slice raw)
 {
 	return json_to_bool(raw, &b->key.allow_config_override) || wrong(b, "is not true or false");
@@ -232,40 +177,9 @@ member_models(struct build *b, struct slice raw)
 	return b->key.allowed_models_count > 0 || wrong(b, "is empty: null stands for all models");
 }
 
-/* A place for one more limit, and no second one on the same meter. */
-static struct key_limit *
-limit_new(struct build *b, const struct charge *charge)
-{
-	struct key_limit *limit;
-
-	for (uint32_t i = 0; i < b->key.limits_count; i++) {
-		const struct meter_id *id = &b->key.limits[i].charge.id;
-
-		if (id->hi == charge->id.hi && id->lo == charge->id.lo) {
-			wrong(b, "has two limits of the same kind");
-			return NULL;
-		}
-	}
-	if (b->key.limits_count == KEY_LIMITS_MAX) {
-		wrong(b, "has too many limits");
-		return NULL;
-	}
-	limit = &b->key.limits[b->key.limits_count++];
-	limit->charge = *charge;
-	return limit;
-}
-
+/* All members of the object are among these two. */
 static bool
-member_is(struct slice object, const char *name, const char *text)
-{
-	struct slice value;
-
-	return json_get(object, name, &value) && json_string_eq(value, text);
-}
-
-/* All members of the object are among these three; NULL ends the list early. */
-static bool
-only_members(struct slice object, const char *const names[3])
+only_members(struct slice object, const char *const names[2])
 {
 	struct slice name, value;
 	struct json_iter it;
@@ -275,7 +189,7 @@ only_members(struct slice object, const char *const names[3])
 	while (json_next(&it, &name, &value)) {
 		bool known = false;
 
-		for (int i = 0; i < 3 && names[i] && !known; i++)
+		for (int i = 0; i < 2 && !known; i++)
 			known = json_string_eq(name, names[i]);
 		if (!known)
 			return false;
@@ -284,62 +198,41 @@ only_members(struct slice object, const char *const names[3])
 }
 
 static bool
-rate_limit(struct build *b, struct slice raw)
+member_rates(struct build *b, struct slice raw)
 {
-	static const char *const names[3] = { "type", "unit", "value" };
-	static const struct { const char *unit; int64_t window_ns; } units[] = {
-		{ "rpm", 60 * NS_PER_S }, { "rph", 3600 * NS_PER_S }, { "rpd", 86400 * NS_PER_S },
-	};
-	struct charge charge = { .kind = METER_BUCKET, .amount = 1 };
-	const char *unit = NULL;
-	struct key_limit *limit;
-	struct slice value;
-
-	if (!only_members(raw, names) || !member_is(raw, "type", "requests"))
-		return wrong(b, "has a limit that is not of type requests with a unit and a value");
-	for (size_t i = 0; i < sizeof(units) / sizeof(*units); i++) {
-		if (member_is(raw, "unit", units[i].unit)) {
-			unit = units[i].unit;
-			charge.window_ns = units[i].window_ns;
-		}
-	}
-	if (!unit)
-		return wrong(b, "has a unit that is not rpm, rph or rpd");
-	if (!json_get(raw, "value", &value) || !json_to_i64(value, &charge.limit) || charge.limit < 1 ||
-	    charge.limit > KEY_RATE_MAX)
-		return wrong(b, "has a value that is not a whole number from 1 to 1000000000");
-	charge.id = meter_id_of("key", slice_of(b->key.id), unit);
-	limit = limit_new(b, &charge);
-	if (!limit)
-		return false;
-	snprintf(limit->name, sizeof(limit->name), "key %s", unit);
+	b->rate_limits = raw;
 	return true;
 }
 
 static bool
-usage_limit(struct build *b, struct slice raw)
+member_budgets(struct build *b, struct slice raw)
 {
-	static const char *const names[3] = { "type", "credit_limit_nusd", "period" };
-	struct charge charge = { .kind = METER_BUDGET };
-	char *period = NULL;
-	struct key_limit *limit;
-	struct slice value;
-
-	if (!only_members(raw, names) || !member_is(raw, "type", "cost"))
-		return wrong(b, "has a limit that is not of type cost with credit_limit_nusd and a period");
-	if (!json_get(raw, "period", &value) || !read_text(b, value, 16, &period) ||
-	    !key_period_of(slice_of(period), &charge.period))
-		return wrong(b, "has a period that is not total, daily, weekly or monthly");
-	if (!json_get(raw, "credit_limit_nusd", &value) || !json_to_i64(value, &charge.limit) || charge.limit < 1 ||
-	    charge.limit > KEY_BUDGET_NUSD_MAX)
-		return wrong(b, "has a credit_limit_nusd that is not a whole number from 1 to 1000000000000000000");
-	charge.id = key_budget_id(slice_of(b->key.id), charge.period);
-	limit = limit_new(b, &charge);
-	if (!limit)
-		return false;
-	snprintf(limit->name, sizeof(limit->name), "key %s budget", period);
-	b->key.has_cost_budget = true;
+	b->usage_limits = raw;
 	return true;
+}
+
+/* After the others: limits are named by the id and the slug. */
+static bool
+read_limits(struct build *b)
+{
+	struct limit_owner owner = { .kind = "key", .id = slice_of(b->key.id) };
+	struct problems problems;
+	char shown[160];
+	bool ok;
+
+	snprintf(shown, sizeof(shown), "%s/%s", b->key.workspace, b->key.slug);
+	owner.shown = slice_of(shown);
+	problems_init(&problems);
+	ok = limits_parse(b->rate_limits, b->usage_limits, &owner, "", b->limits, &b->key.limits.count, &problems);
+	if (!ok) {
+		struct slice text = buf_slice(&problems.text);
+		const char *end = memchr(text.p, '\n', text.n);
+
+		snprintf(b->limits_mistake, sizeof(b->limits_mistake), "%.*s", end ? (int)(end - text.p) : (int)text.n, text.p);
+	}
+	problems_free(&problems);
+	b->key.limits.has_cost = limits_have_cost(b->limits, b->key.limits.count);
+	return ok;
 }
 
 static bool
@@ -358,31 +251,19 @@ each_of(struct build *b, struct slice raw, bool (*one)(struct build *, struct sl
 	return true;
 }
 
-static bool
-member_rates(struct build *b, struct slice raw)
-{
-	return each_of(b, raw, rate_limit);
-}
-
-static bool
-member_budgets(struct build *b, struct slice raw)
-{
-	return each_of(b, raw, usage_limit);
-}
-
 /* Of the secrets only the presented one matters: when it ends. */
 static bool
 one_hash(struct build *b, struct slice raw)
 {
-	static const char *const names[3] = { "sha256", "expires_at", NULL };
-	char hex[2 * HASH_BYTES + 1];
+	static const char *const names[2] = { "sha256", "expires_at" };
+	char hex[2 * DIGEST_BYTES + 1];
 	struct slice value, expires;
 
 	if (!only_members(raw, names) || !json_get(raw, "sha256", &value))
 		return wrong(b, "has an entry that is not a sha256 and its expires_at");
 	if (!b->hash || b->hash_found)
 		return true;
-	for (size_t i = 0; i < HASH_BYTES; i++)
+	for (size_t i = 0; i < DIGEST_BYTES; i++)
 		snprintf(hex + 2 * i, 3, "%02x", b->hash[i]);
 	/* Both sides are hashes: how long the comparison takes says nothing
 	 * about the secret behind them. */
@@ -400,7 +281,6 @@ member_hashes(struct build *b, struct slice raw)
 
 /* ---- the document ---- */
 
-/* The id comes first: meters are named by it. */
 static const struct {
 	const char *name;
 	bool (*read)(struct build *b, struct slice raw);
@@ -410,6 +290,7 @@ static const struct {
 	{ "slug", member_slug, true },
 	{ "workspace", member_workspace, true },
 	{ "name", member_ignored, false },
+	{ "user", member_user, false },
 	{ "config", member_config, false },
 	{ "allow_config_override", member_override, false },
 	{ "metadata", member_metadata, false },
@@ -465,6 +346,8 @@ build_all(struct build *b, struct slice json)
 		if (values[i].p && !members[i].read(b, values[i]))
 			return false;
 	}
+	if (!read_limits(b))
+		return false;
 	b->field = "hashes";
 	return !b->hash || b->hash_found || wrong(b, "does not have the presented secret");
 }
@@ -474,7 +357,7 @@ build_all(struct build *b, struct slice json)
 static size_t
 text_bytes(const struct key *k)
 {
-	const char *const names[] = { k->id, k->slug, k->workspace, k->config };
+	const char *const names[] = { k->id, k->slug, k->workspace, k->config, k->user };
 	size_t n = 0;
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
@@ -505,18 +388,23 @@ move_string(char **at, char **string)
 }
 
 static struct key *
-pack(const struct key *from)
+pack(const struct key *from, const struct limit *limits)
 {
-	struct key *k = malloc(sizeof(*k) + text_bytes(from));
-	char *at = (char *)(k + 1);
+	size_t limits_bytes = from->limits.count * sizeof(*limits);
+	struct key *k = malloc(sizeof(*k) + limits_bytes + text_bytes(from));
+	char *at;
 
 	if (!k)
 		return NULL;
 	*k = *from;
+	k->limits.limit = (struct limit *)(k + 1);
+	limits_copy(k->limits.limit, limits, k->limits.count);
+	at = (char *)(k + 1) + limits_bytes;
 	move_string(&at, &k->id);
 	move_string(&at, &k->slug);
 	move_string(&at, &k->workspace);
 	move_string(&at, &k->config);
+	move_string(&at, &k->user);
 	for (uint32_t i = 0; i < k->allowed_models_count; i++)
 		move_string(&at, &k->allowed_models[i]);
 	for (uint32_t i = 0; i < k->metadata.count; i++) {
@@ -540,9 +428,11 @@ key_compile(struct slice json, const uint8_t hash[32], char *why, size_t why_siz
 		/* The earlier of the key's end and the presented secret's. */
 		if (b.hash_expires_ns && (!b.key.expires_wall_ns || b.hash_expires_ns < b.key.expires_wall_ns))
 			b.key.expires_wall_ns = b.hash_expires_ns;
-		k = pack(&b.key);
+		k = pack(&b.key, b.limits);
 		if (!k)
 			snprintf(why, why_size, "no memory for a key");
+	} else if (b.limits_mistake[0]) {
+		snprintf(why, why_size, "a key's document: %s", b.limits_mistake);
 	} else {
 		snprintf(why, why_size, "a key's document: %s %s", b.field, b.mistake);
 	}

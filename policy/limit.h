@@ -35,7 +35,7 @@
 struct limit {
 	struct charge charge;	/* template: fixed and slope are the request's; charge.name points to `name` */
 	char label[LIMIT_LABEL_BYTES];	/* "key rpm", "workspace monthly budget": records, refusals */
-	char name[METER_NAME_BYTES];	/* "key eng/ci rpm": of the meter, for `weir limits` */
+	char name[METER_NAME_BYTES];	/* "key eng/ci rpm", "key eng/ci cost": of the meter, for `weir limits` */
 };
 
 struct limit_owner {
@@ -54,6 +54,9 @@ bool limits_parse(struct slice rate_limits, struct slice usage_limits, const str
     const char *path, struct limit out[LIMITS_MAX], uint32_t *count, struct problems *p) MUST_CHECK;
 	/* Raw JSON, each may be none or null. `path`: of the object that has the
 	 * two members, for messages ("workspaces[0]"; "" for a document). */
+bool limits_have_cost(const struct limit *limit, uint32_t count);
+void limits_copy(struct limit *to, const struct limit *from, uint32_t count);
+	/* A limit points into itself: it cannot be moved by memcpy() alone. */
 struct meter_id meter_id_of(const char *kind, struct slice id, const char *what);
 	/* First 128 bits of SHA-256("kind\0id\0what"). */
 void limit_charge_fill(struct charge *c, int64_t requests, int64_t input_tokens, int64_t input_nusd,
@@ -63,5 +66,17 @@ void limit_charge_fill(struct charge *c, int64_t requests, int64_t input_tokens,
 const char *limit_period_name(enum meter_period period);
 	/* "total", "daily", "weekly", "monthly", "days" */
 bool limit_charge_is_cost(const struct charge *c);
+
+/* One limit alone, for those whose object has other members too: a policy's. */
+enum limit_form { LIMIT_RATE, LIMIT_USAGE };
+#define LIMIT_WHAT_BYTES 24	/* "requests:rpm" */
+bool limit_parse_within(struct slice object, enum limit_form form, const struct limit_owner *owner,
+    const char *path, struct limit *out, char what[LIMIT_WHAT_BYTES], struct problems *p) MUST_CHECK;
+	/* Members that no limit has, and "id", are the caller's. `what`: type and
+	 * unit, as in the meter's id. */
+bool limit_member_known(struct slice raw_name);
+void limit_members_guess(struct problem_guess *g);
+void limit_name_write(char out[METER_NAME_BYTES], const char *kind, struct slice shown, const char *what);
+	/* "kind shown what", printable; of a `shown` that is too long, the end is left out. */
 
 #endif

@@ -32,6 +32,10 @@ __extension__ typedef __int128 wide;
 #define WINDOW_UNKNOWN 2000000	/* twice the longest that a provider has */
 #define OUTPUT_UNKNOWN 128000	/* the longest that a model answers outside of batches */
 
+/* The provider calls its count an estimate. */
+#define COUNTED_MARGIN_PERMILLE 20
+#define COUNTED_MARGIN_TOKENS 64
+
 /* Likely sizes, for an estimate. */
 #define BYTES_A_TOKEN 4
 #define IMAGE_TOKENS_LIKELY 1600
@@ -148,7 +152,7 @@ saturate(uint64_t n)
 static int64_t
 window(const struct price_row *r)
 {
-	int64_t w = r->model->max_input_tokens;
+	int64_t w = r ? r->model->max_input_tokens : 0;
 
 	if (w == 0)
 		return WINDOW_UNKNOWN;
@@ -197,7 +201,7 @@ output_max(const struct price_row *r, const struct body_scan *s)
 {
 	if (s->has_max_tokens && s->max_tokens >= 0)
 		return s->max_tokens;
-	return r->model->max_output_tokens ? r->model->max_output_tokens : OUTPUT_UNKNOWN;
+	return r && r->model->max_output_tokens ? r->model->max_output_tokens : OUTPUT_UNKNOWN;
 }
 
 static int64_t
@@ -220,38 +224,88 @@ input_pusd(const struct price_rates *rates, const struct body_scan *s)
 	return pusd;
 }
 
-struct price_bound
-price_bound(const struct price_row *r, const struct body_scan *s, bool fast, bool geo_us)
+static int64_t
+saturate_wide(wide n)
 {
-	struct price_bound bound = { .input_tokens = prompt_max(r, s), .output_tokens = output_max(r, s) };
-	int64_t input = input_pusd(&r->base, s), output = r->base.pusd[TOKENS_OUTPUT];
-	int64_t m = 1000;	/* batches are not bounded here: they are cheaper */
+	return n > INT64_MAX ? INT64_MAX : (int64_t)n;
+}
 
+/* What a token can be multiplied by: 1e9 is once. */
+static wide
+multiplier_max(const struct price_row *r, const struct body_scan *s, bool fast, bool geo_us)
+{
+	wide m = 1000;		/* batches are not bounded here: they are cheaper */
+
+	/* A multiplier below list price may or may not apply. */
+	m *= geo_us ? max64(1000, r->geo_us_permille ? r->geo_us_permille : GEO_US_PERMILLE) : 1000;
+	m *= fast ? max64(1000, r->fast_permille ? r->fast_permille : FAST_PERMILLE) : 1000;
+	return may_compact(s) ? 2 * m : m;
+}
+
+/* The price is linear in the output, so a limit can say how much of that it
+ * pays: both parts are rounded up, each for itself. */
+static struct price_bound
+bound_of(const struct price_row *r, const struct body_scan *s, bool fast, bool geo_us, int64_t prompt_tokens)
+{
+	struct price_bound bound = { .input_tokens = prompt_tokens, .output_tokens = output_max(r, s) };
+	int64_t input, output;
+	wide m, sum;
+
+	if (!r)
+		return bound;
+	m = multiplier_max(r, s, fast, geo_us);
+	input = input_pusd(&r->base, s);
+	output = r->base.pusd[TOKENS_OUTPUT];
 	for (uint32_t i = 0; i < r->steps_count; i++)
 		if (bound.input_tokens > r->steps[i].above_prompt_tokens) {
 			input = max64(input, input_pusd(&r->steps[i].rates, s));
 			output = max64(output, r->steps[i].rates.pusd[TOKENS_OUTPUT]);
 		}
-	/* A multiplier below list price may or may not apply. */
-	m *= geo_us ? max64(1000, r->geo_us_permille ? r->geo_us_permille : GEO_US_PERMILLE) : 1000;
-	m *= fast ? max64(1000, r->fast_permille ? r->fast_permille : FAST_PERMILLE) : 1000;
-	wide sum = (wide)counted(bound.input_tokens) * input + (wide)counted(bound.output_tokens) * output;
-	sum *= m;
-	if (may_compact(s))
-		sum *= 2;
+	sum = (wide)counted(bound.input_tokens) * input * m;
 	sum += (wide)searches_max(s) * r->base.pusd[TOKENS_WEB_SEARCHES] * PERMILLE3;
-	bound.nusd = nusd_of(sum, true);
+	bound.input_nusd = nusd_of(sum, true);
+	bound.output_nusd_milli = saturate_wide((output * m + PERMILLE3 - 1) / PERMILLE3);
+	sum = (wide)bound.output_tokens * bound.output_nusd_milli;
+	bound.nusd = add(bound.input_nusd, saturate_wide((sum + 999) / 1000));
 	return bound;
 }
 
+struct price_bound
+price_bound(const struct price_row *r, const struct body_scan *s, bool fast, bool geo_us)
+{
+	return bound_of(r, s, fast, geo_us, prompt_max(r, s));
+}
+
+bool
+price_prompt_countable(const struct body_scan *s)
+{
+	return s->remote_sources == 0 && s->server_tools == 0 && s->web_search_max_uses == 0 && !body_find(s, "thread") &&
+	    !body_find(s, "mcp_servers") && !body_find(s, "container");
+}
+
+struct price_bound
+price_bound_counted(const struct price_row *r, const struct body_scan *s, bool fast, bool geo_us, int64_t prompt_tokens)
+{
+	wide n = (wide)counted(prompt_tokens) * (1000 + COUNTED_MARGIN_PERMILLE);
+	int64_t tokens = saturate_wide((n + 999) / 1000 + COUNTED_MARGIN_TOKENS), most = prompt_max(r, s);
+
+	return bound_of(r, s, fast, geo_us, tokens < most ? tokens : most);
+}
+
 int64_t
-price_input_estimate_nusd(const struct price_row *r, const struct body_scan *s)
+price_input_estimate_tokens(const struct price_row *r, const struct body_scan *s)
 {
 	int64_t n = saturate(s->text_bytes) / BYTES_A_TOKEN;
 
 	n = add(n, (int64_t)s->images * IMAGE_TOKENS_LIKELY);
 	n = add(n, (int64_t)s->opaque_documents * DOCUMENT_TOKENS_LIKELY);
-	if (n > window(r))
-		n = window(r);
-	return nusd_of((wide)counted(n) * price_rates_of(r, n)->pusd[TOKENS_INPUT] * PERMILLE3, false);
+	return n > window(r) ? window(r) : n;
+}
+
+int64_t
+price_input_estimate_nusd(const struct price_row *r, const struct body_scan *s)
+{
+	int64_t n = price_input_estimate_tokens(r, s);
+
+	return nusd_of((wide)n * price_rates_of(r, n)->pusd[TOKENS_INPUT] * PERMILLE3, false);
 }

@@ -47,7 +47,8 @@ int64_t price_cost_nusd(const struct price_book *b, const struct price_row *r,
 #define PRICE_IMAGE_TOKENS 5000	/* an image has at most 4,784: it is scaled down to 2,576 pixels */
 
 struct price_bound {
-	int64_t nusd;		/* no answer to this request can cost more: = input_nusd + output_tokens * slope */
+	int64_t nusd;		/* no answer to this request can cost more:
+				 * = input_nusd + ceil(output_tokens * output_nusd_milli / 1000) */
 	int64_t input_nusd;	/* all but the output: prompt at its dearest, searches */
 	int64_t output_nusd_milli;	/* of one output token, thousandths of a nano-dollar (= pico-dollars), rounded up */
 	int64_t input_tokens;	/* upper bound of the prompt */
@@ -57,7 +58,7 @@ struct price_bound price_bound(const struct price_row *r, const struct body_scan
     bool fast, bool geo_us);
 	/*
 	 * Input at the dearest class that can apply, output, searches; absurd
-	 * numbers saturate. `fast`, `geo_us`: the answer may say so (a workspace
+	 * numbers saturate. r NULL (unpriced): tokens, and no money. `fast`, `geo_us`: the answer may say so (a workspace
 	 * can be pinned to the US without the request asking for it).
 	 *
 	 * A prompt has at most a token a byte of text, and PRICE_IMAGE_TOKENS an

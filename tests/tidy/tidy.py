@@ -36,8 +36,8 @@ HOMES = {
     "lmdb.h": ("store/",),
     "llhttp.h": ("upstream/wire/",),
     "uv.h": ("upstream/", "gateway/"),
-    "mbedtls/": ("upstream/wire/tls", "policy/key.c", "store/"),
-    "psa/": ("upstream/wire/tls", "policy/key.c", "store/"),
+    "mbedtls/": ("upstream/wire/tls", "policy/digest.c", "store/"),
+    "psa/": ("upstream/wire/tls", "policy/digest.c", "store/"),
     "cjson/": ("store/", "policy/", "gateway/"),
     "cmocka.h": (),
 }
