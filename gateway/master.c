@@ -259,6 +259,7 @@ child_died(struct master *m, uint32_t row, int status)
 	arena_proc_stop(&m->arena, row);
 	if (row < m->workers) {
 		metrics_connections(&m->arena, row, 0);
+		metrics_waiting(&m->arena, row, 0);
 		c->reclaim = true;
 	}
 	if (!m->announced && !WIFSIGNALED(status) && WEXITSTATUS(status) != 0)

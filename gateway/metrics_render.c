@@ -37,6 +37,7 @@ static const struct counter_row counter_rows[] = {
 	{ COUNTER_REFUSED_RATE, "weir_refused_requests_total", "{reason=\"rate_limit\"}", NULL },
 	{ COUNTER_BAD_REQUESTS, "weir_refused_requests_total", "{reason=\"malformed\"}", NULL },
 	{ COUNTER_REFUSED_STORE, "weir_refused_requests_total", "{reason=\"store\"}", NULL },
+	{ COUNTER_REFUSED_LIMITS, "weir_refused_requests_total", "{reason=\"limits\"}", NULL },
 	{ COUNTER_CLAMPED, "weir_clamped_total", "", "Requests whose max_tokens was lowered to what a budget pays." },
 	{ COUNTER_COUNTED, "weir_counted_total", "",
 	    "Requests whose prompt a provider was asked to count, because its bound did not fit into a budget." },

@@ -38,6 +38,7 @@ enum metrics_counter {
 	COUNTER_UNPRICED,		/* requests to a model without a price */
 	COUNTER_BYTES_IN, COUNTER_BYTES_OUT,	/* bodies, client side */
 	COUNTER_REFUSED_STORE,		/* the store cannot be written: nothing is admitted */
+	COUNTER_REFUSED_LIMITS,		/* limits that could not be applied: too many, no row, level unreadable */
 	COUNTER_CLAMPED,		/* max_tokens was lowered to what a budget pays */
 	COUNTER_COUNTED,		/* prompts whose exact size a provider was asked for */
 	COUNTER_WAITED,			/* for room in a budget */

@@ -167,6 +167,7 @@ test_counted(void **state)
 	expect_line(&text, "weir_refused_requests_total{reason=\"budget\"} 0");
 	expect_line(&text, "weir_pings_total 9");
 	expect_line(&text, "weir_refused_requests_total{reason=\"store\"} 2");
+	expect_line(&text, "weir_refused_requests_total{reason=\"limits\"} 0");
 	expect_line(&text, "weir_clamped_total 5");
 	expect_line(&text, "weir_meters_evicted_total 6");
 	expect_line(&text, "weir_limit_alerts_total{kind=\"threshold\"} 8");
