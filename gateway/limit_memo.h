@@ -3,7 +3,7 @@
  *
  * (policy, group value) -> the meter's id, its name, and the row where it was
  * last. By a SipHash under a key of this process, as in key_cache.c. Bounded;
- * the oldest goes first.
+ * the one that was not used for longest goes first.
  */
 #ifndef WEIR_GATEWAY_LIMIT_MEMO_H
 #define WEIR_GATEWAY_LIMIT_MEMO_H
@@ -17,9 +17,11 @@ struct limit_memo_entry {
 };
 
 struct limit_memo *limit_memo_new(uint32_t entries_max);
+	/* At least CHARGES_MAX. NULL: out of memory. */
 void limit_memo_free(struct limit_memo *m);
 struct limit_memo_entry *limit_memo_get(struct limit_memo *m, uint64_t settings_version,
     const struct limit_policy *lp, struct slice group);
-	/* Made if it is new. Valid until the next call. NULL: out of memory. */
+	/* Made if it is new. Valid until entries_max others were asked for: those
+	 * of one request stay together. */
 
 #endif
