@@ -262,7 +262,7 @@ response_header_passes(const struct http1_head *head, struct slice name)
 static bool
 build_response_head(struct request *r, const struct http1_head *head, int64_t length)
 {
-	size_t room = 1024 + r->rec.trace_id.n;
+	size_t room = 1024 + r->rec.trace_id.n + r->limit_lines.n;
 	struct text t;
 	bool named = false;
 

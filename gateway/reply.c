@@ -57,6 +57,7 @@ reply_own_headers(struct text *t, const struct request *r)
 		text_str(t, r->provider->type);
 		text_add(t, SLICE("\r\n"));
 	}
+	text_add(t, r->limit_lines);
 	if (!r->keep_alive)
 		text_add(t, SLICE("connection: close\r\n"));
 }
@@ -80,7 +81,7 @@ request_reply(struct request *r, int status, const char *content_type, const cha
 
 	if (!r->body_complete)
 		r->keep_alive = false;
-	if (!r->client || !text_begin(&t, &r->mem, 1024 + strlen(headers) + r->rec.trace_id.n)) {
+	if (!r->client || !text_begin(&t, &r->mem, 1024 + strlen(headers) + r->rec.trace_id.n + r->limit_lines.n)) {
 		request_finish(r, r->rec.fixed.outcome, false);
 		return;
 	}

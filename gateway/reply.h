@@ -48,7 +48,7 @@ text_slice(const struct text *t)
 
 void reply_status_line(struct text *t, int status);
 void reply_own_headers(struct text *t, const struct request *r);
-	/* x-weir-request-id, x-portkey-trace-id, x-portkey-provider. */
+	/* x-weir-request-id, x-portkey-trace-id, x-portkey-provider, limits. */
 void reply_error_body(struct buf *out, const struct request *r, const char *type, struct slice message);
 	/* The Anthropic envelope. */
 

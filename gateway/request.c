@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "gateway/admission.h"
+#include "gateway/limits.h"
 #include "gateway/reply.h"
 #include "shm/base/clock.h"
 #include "shm/base/log.h"
@@ -80,7 +82,7 @@ request_new(struct client *c)
 void
 request_free(struct request *r)
 {
-	CHECK(r->page == NULL && r->exchange == NULL);
+	CHECK(r->page == NULL && r->exchange == NULL && r->admission == ADMISSION_OPEN);
 	timepoint_remove(&r->quiet);
 	if (r->tap)
 		usage_tap_free(r->tap);
@@ -203,6 +205,8 @@ request_head(struct request *r)
 		return;
 	if (route_rows[r->route].needs_key && step_authenticate(r) == STEP_STOP)
 		return;
+	if (route_rows[r->route].governed)
+		limits_prefetch(r->worker->arena, r->key);
 	if (!body_is_acceptable(r))
 		return;
 	if (r->head.content_length > 0) {
@@ -263,6 +267,8 @@ serve_provider_route(struct request *r)
 {
 	struct worker *w = r->worker;
 
+	if (admission_refuse_failing(r))
+		return;
 	if (worker_intake_paused(w)) {
 		if (w->parked_last)
 			w->parked_last->next = r;
@@ -358,6 +364,7 @@ request_finish(struct request *r, enum record_outcome outcome, bool complete)
 		r->exchange = NULL;
 	}
 	timepoint_remove(&r->quiet);
+	admission_leave(r);
 	r->client = NULL;
 	step_settle(r, outcome);
 	if (r->page || r->unrecorded) {		/* no room: the worker's tick goes on with it */

@@ -4,7 +4,8 @@
  * The hot path, in the order of the files:
  *
  *	client.c	bytes in; head and body complete
- *	steps_admit.c	authenticate, resolve, scan, metadata, price, admit
+ *	steps_admit.c	authenticate, resolve, scan, metadata
+ *	admission.c	price, all limits in one decision; waits for room
  *	steps_serve.c	build the provider's request, send it
  *	relay.c		the provider's answer to the client, past the usage tap
  *	steps_account.c	settle, record, metrics
@@ -78,10 +79,20 @@ struct request {
 	struct slice model_requested, model;	/* bare text */
 	bool stream, model_remapped, beta_1m;
 	const struct price_row *price;
-	struct price_bound bound;
-	int64_t floor_nusd;		/* likely cost of the input, if nothing is ever reported */
+	struct price_bound bound;	/* output_tokens: as granted */
+	int64_t floor_nusd, floor_tokens;	/* likely ones of the input, if nothing is ever reported */
+	struct demand demand;		/* output tokens: asked for, granted */
 	struct inflight *page;
 	uint32_t first_byte_ms;
+
+	/* Admission that is not decided at once. */
+	struct timepoint pending;	/* on the worker's `waiting` or `counting` */
+	enum admission_state { ADMISSION_OPEN, ADMISSION_WAITING, ADMISSION_COUNTING } admission;
+	struct meter_id blocked;	/* waiting: the meter that had no room */
+	int64_t wait_mono_ns;		/* since when it waits for room; 0: it never did */
+	struct prompt_count *count;	/* in body_mem; NULL: nobody is asked */
+	bool count_tried;
+	struct slice limit_lines;	/* header lines of the answer: limits, clamping */
 
 	/* What happens. */
 	struct exchange *exchange;
@@ -95,6 +106,7 @@ struct request {
 	bool length_known;		/* content-length was announced: nothing can be put in */
 	bool waited_out;		/* we left the provider, not the provider us */
 	bool unrecorded;		/* over, but no page was free for its record */
+	bool no_record;			/* refused because records cannot be kept */
 	bool late;			/* the answer came after committed_early and is an error */
 	bool holding;			/* a remapped model's answer waits in `held` ... */
 	bool plain_held;		/* ... whole, with its head */
@@ -110,7 +122,7 @@ struct request {
 	int64_t response_bytes;
 
 	struct record rec;
-	int64_t settle_cost_nusd;
+	struct settled settled_at;
 	bool settle_cancel;
 };
 
@@ -136,7 +148,11 @@ enum step { STEP_NEXT, STEP_STOP };	/* STOP: refused, finished or waiting */
 enum step step_authenticate(struct request *r);
 enum step step_resolve(struct request *r);
 enum step step_admit(struct request *r);
+	/* STOP may be a wait: then the request is sent, or refused, later. */
 void step_send(struct request *r);
+struct text;
+bool serve_head(struct request *r, enum route route, size_t body_bytes, struct text *t) MUST_CHECK;
+	/* The head of a request to the provider, in body_mem. false: no memory. */
 void step_settle(struct request *r, enum record_outcome outcome);
 	/* Money, record and metrics; the first call counts. Before the last byte
 	 * of the answer is written. */

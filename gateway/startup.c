@@ -166,7 +166,7 @@ orphan_finish(char *record, uint32_t *bytes, const struct metered *m, enum infli
 	f.flags |= RECORD_FLAG(PARTIAL);
 	if (state == INFLIGHT_SENT) {
 		/* What the provider had reported when the worker died, or the
-		 * likely cost of the input: somebody was billed. */
+		 * likely size of the input: somebody was billed. */
 		f.flags |= RECORD_FLAG(ESTIMATED);
 		f.attempts = 1;
 		f.cost_nusd = m->cost_nusd;
@@ -185,7 +185,7 @@ startup_reclaim(struct arena *a, uint32_t worker)
 
 /* LMDB must not be opened in a process that forks: a short-lived child does it. */
 static int
-run_recovery(struct arena *a, const struct settings *s, const struct identity *id, bool load_meters)
+run_recovery(struct arena *a, const struct settings *s, const struct identity *id)
 {
 	int status;
 	pid_t pid = fork();
@@ -194,7 +194,7 @@ run_recovery(struct arena *a, const struct settings *s, const struct identity *i
 		log_set_process("recovery");
 		if (!startup_become(id))
 			_exit(1);
-		_exit(keeper_recover(a, s->data_dir, load_meters));
+		_exit(keeper_recover(a, s->data_dir));
 	}
 	if (pid < 0)
 		return 1;
@@ -214,7 +214,7 @@ drain_previous(struct arena *a, const struct settings *s, const struct identity 
 		left = 0;
 		for (uint32_t w = 0; w < workers; w++)
 			left += startup_reclaim(a, w);
-		if (run_recovery(a, s, id, false) != 0)
+		if (run_recovery(a, s, id) != 0)
 			return false;
 	}
 	return left == 0;
@@ -262,7 +262,7 @@ startup_arena(struct arena *a, const struct settings *s, const struct identity *
 	}
 	if (!give_arena(a, path, id))
 		return false;
-	return run_recovery(a, s, id, true) == 0;
+	return run_recovery(a, s, id) == 0;
 }
 
 /* ---- sockets ---- */

@@ -28,7 +28,8 @@ bool startup_become(const struct identity *id) MUST_CHECK;
 	/* In a child, after the fork: for good. */
 bool startup_arena(struct arena *a, const struct settings *s, const struct identity *id) MUST_CHECK;
 	/* Attaches or makes the arena; settles what a previous run left in
-	 * flight, drains its rings into the store, loads durable levels. */
+	 * flight, drains its rings into the store. Levels are loaded by workers,
+	 * when they meet a meter. */
 bool startup_bind(const struct setting_listener *l, uint32_t copies, int *fds, uint16_t *port) MUST_CHECK;
 	/* `copies` listening sockets on one address; port is the bound one. */
 

@@ -5,6 +5,7 @@
  * is settled in the same step of the ledger that hands the record to the
  * keeper (shm/ledger.h).
  */
+#include "gateway/admission.h"
 #include "gateway/request.h"
 #include "shm/base/clock.h"
 #include "shm/metrics.h"
@@ -43,10 +44,32 @@ priced(struct request *r, const struct usage *u, bool *estimated)
 	    r->start_wall_ns, estimated);
 }
 
+/* What meters of tokens are charged: all but the searches. */
+static int64_t
+total_of(const int64_t tokens[TOKENS_CLASSES])
+{
+	int64_t total = 0;
+
+	for (int c = 0; c < TOKENS_CLASSES; c++)
+		if (c != TOKENS_WEB_SEARCHES && tokens[c] > 0)
+			total += tokens[c] < USAGE_TOKENS_MAX ? tokens[c] : USAGE_TOKENS_MAX;
+	return total;
+}
+
+/* Of a request that a provider may have read and that reported nothing. */
+static struct metered
+least(const struct request *r)
+{
+	struct metered m = { .cost_nusd = r->floor_nusd, .total_tokens = r->floor_tokens };
+
+	m.tokens[TOKENS_INPUT] = r->floor_tokens;
+	return m;
+}
+
 void
 account_progress(struct request *r)
 {
-	struct metered m = { .cost_nusd = r->floor_nusd };
+	struct metered m = least(r);
 	struct usage cut;
 	bool estimated = false;
 
@@ -55,6 +78,7 @@ account_progress(struct request *r)
 	const struct usage *u = usage_so_far(r, &cut, &estimated);
 	if (u->known) {
 		m.cost_nusd = priced(r, u, &estimated);
+		m.total_tokens = total_of(u->tokens);
 		memcpy(m.tokens, u->tokens, sizeof(u->tokens));
 	}
 	inflight_metered(r->page, &m);
@@ -63,46 +87,53 @@ account_progress(struct request *r)
 void
 account_draft(struct request *r)
 {
-	struct metered floor = { .cost_nusd = r->floor_nusd };
+	struct metered m = least(r);
 
 	inflight_record_set(r->page, record_encode(&r->rec, inflight_record(r->page), RECORD_BYTES_MAX));
-	inflight_metered(r->page, &floor);
+	inflight_metered(r->page, &m);
 }
 
-/* What the request cost, in the record and as the return value. */
-static int64_t
-cost_of(struct request *r, enum record_outcome outcome)
+static struct settled
+settle_at_least(struct request *r)
 {
+	struct record_fixed *f = &r->rec.fixed;
+
+	f->flags |= RECORD_FLAG(ESTIMATED);
+	f->tokens[TOKENS_INPUT] = r->floor_tokens;
+	return (struct settled){ .cost_nusd = r->floor_nusd, .tokens = r->floor_tokens };
+}
+
+/* What the request used; its tokens and flags go into the record. */
+static struct settled
+used_by(struct request *r, enum record_outcome outcome)
+{
+	static const struct settled nothing;
 	struct record_fixed *f = &r->rec.fixed;
 	const struct usage *u = NULL;
 	bool estimated = false;
 	struct usage cut;
 
 	if (r->route != ROUTE_MESSAGES || !r->sent_mono_ns || r->upstream_status >= 400)
-		return 0;	/* never billed */
+		return nothing;		/* never billed */
 	if (!r->upstream_status) {
 		/* No answer. A provider that dropped the connection reported
 		 * nothing; one that we left may have read the prompt. */
 		f->flags |= RECORD_FLAG(PARTIAL);
 		if (outcome == OUTCOME_UPSTREAM_FAILED && !r->waited_out)
-			return 0;
-		f->flags |= RECORD_FLAG(ESTIMATED);
-		return r->floor_nusd;
+			return nothing;
+		return settle_at_least(r);
 	}
 	if (r->tap)
 		u = usage_so_far(r, &cut, &estimated);
-	if (!u || !u->known) {
-		/* 2xx without usage that we can read: never free. */
-		f->flags |= RECORD_FLAG(ESTIMATED);
-		return r->floor_nusd;
-	}
+	if (!u || !u->known)
+		return settle_at_least(r);	/* 2xx without usage that we can read: never free */
 	if (!u->complete)
 		f->flags |= RECORD_FLAG(PARTIAL);
 	memcpy(f->tokens, u->tokens, sizeof(u->tokens));
-	int64_t cost = priced(r, u, &estimated);
+	struct settled used = { .cost_nusd = priced(r, u, &estimated), .tokens = total_of(u->tokens) };
 	if (estimated)
 		f->flags |= RECORD_FLAG(ESTIMATED);
-	return cost;
+	return used;
 }
 
 static void
@@ -147,11 +178,12 @@ settle(struct request *r)
 	struct worker *w = r->worker;
 	enum settle_verdict v = r->settle_cancel
 	    ? ledger_cancel(w->arena, w->index, r->page, true, worker_clock())
-	    : ledger_settle(w->arena, w->index, r->page, r->settle_cost_nusd, worker_clock());
+	    : ledger_settle(w->arena, w->index, r->page, &r->settled_at, worker_clock());
 
 	if (v == SETTLE_RING_FULL)
 		return false;
 	r->page = NULL;
+	admission_room(w);
 	return true;
 }
 
@@ -161,8 +193,8 @@ record_page(struct request *r)
 {
 	struct refusal why;
 
-	r->unrecorded = !r->page && ledger_admit(r->worker->arena, r->worker->index, NULL, 0, worker_clock(), &r->page,
-	    &why) != LEDGER_ADMITTED;
+	r->unrecorded = !r->page && ledger_admit(r->worker->arena, r->worker->index, NULL, 0, NULL, worker_clock(),
+	    &r->page, &why) != LEDGER_ADMITTED;
 	if (r->unrecorded) {
 		r->page = NULL;
 		return false;
@@ -188,12 +220,12 @@ step_settle(struct request *r, enum record_outcome outcome)
 	time_it(r);
 	f->outcome = (uint8_t)outcome;
 	f->response_bytes = r->response_bytes;
-	f->cost_nusd = cost_of(r, outcome);
+	r->settled_at = used_by(r, outcome);
+	f->cost_nusd = r->settled_at.cost_nusd;
 	count_it(r);
-	if (!r->key || !route_rows[r->route].governed)
+	if (!r->key || !route_rows[r->route].governed || r->no_record)
 		return;
 	r->settle_cancel = !r->sent_mono_ns;
-	r->settle_cost_nusd = f->cost_nusd;
 	if (record_page(r))
 		settle(r);
 }

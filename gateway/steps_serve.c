@@ -77,8 +77,8 @@ head_room(const struct request *r)
 	return room;
 }
 
-static bool
-build_head(struct request *r, struct text *t)
+bool
+serve_head(struct request *r, enum route route, size_t body_bytes, struct text *t)
 {
 	const struct setting_provider *p = r->provider;
 
@@ -86,7 +86,7 @@ build_head(struct request *r, struct text *t)
 		return false;
 	text_add(t, SLICE("POST "));
 	text_str(t, p->path_prefix);
-	text_str(t, route_rows[r->route].path);
+	text_str(t, route_rows[route].path);
 	text_add(t, r->query);
 	text_add(t, SLICE(" HTTP/1.1\r\nhost: "));
 	text_str(t, p->host);
@@ -99,7 +99,7 @@ build_head(struct request *r, struct text *t)
 		add_header(t, SLICE("x-api-key"), slice_of(p->api_key));
 	/* A compressed answer could not be metered, and event streams must not be. */
 	text_add(t, SLICE("accept-encoding: identity\r\ncontent-length: "));
-	text_int(t, (int64_t)body_edited_bytes(r->scan, r->edits));
+	text_int(t, (int64_t)body_bytes);
 	text_add(t, SLICE("\r\n"));
 	add_client_headers(t, r);
 	text_add(t, SLICE("\r\n"));
@@ -119,7 +119,7 @@ step_send(struct request *r)
 	struct slice *pieces = scratch_alloc(&r->body_mem, (r->edits->count ? most : 2) * sizeof(*pieces));
 	struct text head;
 
-	if (!pieces || !build_head(r, &head)) {
+	if (!pieces || !serve_head(r, r->route, body_edited_bytes(r->scan, r->edits), &head)) {
 		request_refuse(r, &no_memory, "out of memory");
 		return;
 	}

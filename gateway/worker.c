@@ -8,6 +8,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "gateway/admission.h"
 #include "gateway/channel.h"
 #include "gateway/client.h"
 #include "gateway/master.h"
@@ -20,6 +21,7 @@
 #define LINGER_MS 5000		/* a client that does not close after our FIN */
 #define BACKLOG 4096
 #define KEYS_CACHED_MAX 65536
+#define GROUPS_KEPT_MAX 16384	/* of policies: about 5 MB, touched as they come */
 #define DUE_PER_TICK 4096	/* things expired in one tick: the rest waits for the next */
 
 /* ---- the plane ---- */
@@ -35,7 +37,8 @@ plane_new(struct worker *w, struct settings *s, const struct tls_ticket_keys *ke
 	p->refs = 1;
 	p->settings = settings_get(s);
 	p->targets = calloc(s->providers_count + 1, sizeof(*p->targets));
-	bool ok = p->targets != NULL;
+	p->count_again_ms = calloc(s->providers_count + 1, sizeof(*p->count_again_ms));
+	bool ok = p->targets && p->count_again_ms;
 	for (uint32_t i = 0; i < s->providers_count && ok; i++) {
 		const struct setting_provider *provider = &s->providers[i];
 		p->targets[i] = upstream_target(w->upstream, provider->host, provider->port, provider->tls,
@@ -70,6 +73,7 @@ plane_put(struct plane *p)
 		if (p->targets[i])
 			target_put(p->targets[i]);
 	free(p->targets);
+	free(p->count_again_ms);
 	if (p->tls)
 		tls_context_put(p->tls);
 	settings_put(p->settings);
@@ -86,6 +90,7 @@ apply_timeouts(struct worker *w)
 	w->body.timeout_ms = s->limit.body_ms;
 	w->stall.timeout_ms = s->limit.stream_idle_ms;
 	w->quiet.timeout_ms = s->limit.ping_ms;
+	w->counting.timeout_ms = s->count_ms;
 	w->linger.timeout_ms = LINGER_MS;
 }
 
@@ -165,6 +170,7 @@ stop_when_empty(struct worker *w)
 	close_handle((uv_handle_t *)&w->tick);
 	close_handle((uv_handle_t *)&w->on_term);
 	close_handle((uv_handle_t *)&w->control);
+	admission_close(w);
 	if (w->upstream)
 		upstream_free(w->upstream);
 	w->upstream = NULL;
@@ -331,6 +337,8 @@ on_tick(uv_timer_t *timer)
 	expire_clients(&w->stall, now);
 	for (int i = 0; i < DUE_PER_TICK && (p = timeline_due(&w->quiet, now)); i++)
 		request_quiet(CONTAINER_OF(p, struct request, quiet));
+	for (int i = 0; i < DUE_PER_TICK && (p = timeline_due(&w->counting, now)); i++)
+		prompt_count_expired(CONTAINER_OF(p, struct request, pending));
 	settle_left_over(w);
 	run_parked(w);
 	accept_waiting(w);
@@ -354,10 +362,17 @@ open_all(struct worker *w, const struct worker_boot *boot)
 		log_error("%s", why);
 		return false;
 	}
+	w->levels = levels_reader_open(boot->settings->data_dir, why, sizeof(why));
+	if (!w->levels) {
+		log_error("%s", why);
+		return false;
+	}
 	w->keys = key_cache_new(w->catalog, KEYS_CACHED_MAX);
+	w->limit_memo = limit_memo_new(GROUPS_KEPT_MAX);
+	w->prompt_counts = prompt_counts_new();
 	w->upstream = upstream_new(&w->loop);
 	w->memo = metadata_memo_new();
-	if (!w->keys || !w->upstream || !w->memo)
+	if (!w->keys || !w->limit_memo || !w->prompt_counts || !w->upstream || !w->memo)
 		return false;
 	w->plane = plane_new(w, boot->settings, boot->ticket_keys, tls);
 	return w->plane != NULL;
@@ -367,7 +382,7 @@ static bool
 start_watching(struct worker *w)
 {
 	w->tick.data = w->on_term.data = w->control.data = w;
-	return uv_timer_init(&w->loop, &w->tick) == 0 && uv_timer_start(&w->tick, on_tick, TICK_MS, TICK_MS) == 0 &&
+	return admission_open(w) == 0 && uv_timer_init(&w->loop, &w->tick) == 0 && uv_timer_start(&w->tick, on_tick, TICK_MS, TICK_MS) == 0 &&
 	    uv_signal_init(&w->loop, &w->on_term) == 0 && uv_signal_start(&w->on_term, on_term, SIGTERM) == 0 &&
 	    uv_poll_init(&w->loop, &w->control, w->control_fd) == 0 &&
 	    uv_poll_start(&w->control, UV_READABLE, on_control) == 0;
@@ -388,6 +403,8 @@ worker_run(const struct worker_boot *boot)
 	timeline_init(&w.linger, 0);
 	timeline_init(&w.stall, 0);
 	timeline_init(&w.quiet, 0);
+	timeline_init(&w.counting, 0);
+	timeline_init(&w.waiting, 0);
 	if (uv_loop_init(&w.loop) != 0 || !open_all(&w, boot))
 		return 1;
 	apply_timeouts(&w);
@@ -402,6 +419,9 @@ worker_run(const struct worker_boot *boot)
 	plane_put(w.plane);
 	key_cache_free(w.keys);
 	metadata_memo_free(w.memo);
+	limit_memo_free(w.limit_memo);
+	prompt_counts_free(w.prompt_counts);
+	levels_reader_close(w.levels);
 	catalog_close(w.catalog);
 	free(w.listeners);
 	uv_loop_close(&w.loop);

@@ -12,13 +12,16 @@
 #include <uv.h>
 
 #include "gateway/key_cache.h"
+#include "gateway/limit_memo.h"
 #include "gateway/metadata_memo.h"
+#include "gateway/prompt_count.h"
 #include "gateway/settings.h"
 #include "gateway/timeline.h"
 #include "shm/arena.h"
 #include "shm/ledger.h"
 #include "shm/base/clock.h"
 #include "store/catalog.h"
+#include "store/records.h"
 #include "upstream/exchange.h"
 #include "upstream/wire/tls.h"
 
@@ -40,6 +43,7 @@ struct plane {
 	uint32_t refs;
 	struct settings *settings;
 	struct target **targets;	/* by provider, in the order of settings */
+	uint64_t *count_again_ms;	/* likewise: when it may be asked to count again; it failed to */
 	struct tls_context *tls;	/* NULL: no TLS listener */
 };
 
@@ -51,6 +55,9 @@ struct worker {
 	struct catalog *catalog;
 	struct key_cache *keys;
 	struct metadata_memo *memo;
+	struct limit_memo *limit_memo;
+	struct prompt_counts *prompt_counts;
+	struct levels_reader *levels;	/* of meters that are not in memory */
 	struct upstream *upstream;
 
 	struct listener *listeners;
@@ -62,6 +69,14 @@ struct worker {
 
 	struct timeline idle, head, body, linger, stall;	/* client deadlines */
 	struct timeline quiet;		/* event streams, by last byte to the client */
+	struct timeline counting;	/* requests whose prompt a provider counts */
+	struct timeline waiting;	/* requests that had no room in a limit; a queue, without a time-out */
+	uint32_t waiting_count;
+	uv_timer_t room;		/* tries them again; runs while somebody waits */
+	bool room_soon;			/* ... at the next turn of the loop */
+	struct {
+		int64_t charges, table, levels, overflow;	/* when it was last said in the log */
+	} said_mono_ns;
 	uint32_t clients;		/* open connections */
 	struct request *unsettled;	/* over, but there was no room for their records */
 	uint32_t unsettled_count;
