@@ -1,7 +1,9 @@
 /*
  * A meter leaves memory and comes back (docs/ledger.md; ledger_tick(),
  * ledger_evict(), ledger_load()), for spin. That a step is whole, whoever dies,
- * is shown by ledger.pml; so a step is one statement here.
+ * is shown by ledger.pml; so a step is one statement here, but for one thing: the
+ * keeper looks at the pages without the lock, and may see one that is free in a
+ * step that is then undone, because its worker died.
  *
  * Two workers make requests that are charged on one budget that is postpaid,
  * and so holds nothing: only the pages say that a request is in flight. If the
@@ -18,12 +20,16 @@
 #ifndef ROUNDS
 #define ROUNDS 4		/* of keepers, one after the other */
 #endif
+#ifndef DEATHS
+#define DEATHS 2		/* of workers, in the step that ends a request */
+#endif
 #define WORKERS 2
 
 /* The arena. */
 bool present;
 byte level, used_at;		/* the meter's row: spent, tick of its last use */
-byte tick, evictions;
+byte tick, evictions, repairs;
+bool open;			/* somebody is in the middle of a step */
 bool page[WORKERS];		/* in flight, charged on the meter */
 byte ring[WORKERS];		/* bookings that are not stored yet */
 
@@ -31,21 +37,36 @@ byte store;
 
 byte spent;			/* what is true */
 byte loads;			/* how often the row was given out */
-byte finished;
+byte finished, deaths;
 
 inline use()
 {
 	used_at = tick
 }
 
+/* By the worker, or if it dies by whoever comes after it. */
 inline end_request()
 {
+	atomic { !open -> open = true };
+	page[_pid] = false;
+	do
+	:: deaths < DEATHS ->
+		atomic {		/* dies; the next one to lock undoes it */
+			deaths++;
+			page[_pid] = true;
+			repairs++;
+			open = false
+		};
+		atomic { !open -> open = true };
+		page[_pid] = false
+	:: true -> break
+	od;
 	atomic {
 		assert(present && mine == loads);
 		level++;
 		spent++;
 		ring[_pid]++;
-		page[_pid] = false;
+		open = false;
 #ifndef MUTANT_SETTLE_IS_NO_USE
 		use();
 #endif
@@ -64,6 +85,7 @@ inline load()
 	stored = store;
 #endif
 	atomic {
+		!open;
 		if
 		:: present		/* somebody else was faster */
 #ifndef MUTANT_LOAD_NEVER_STALE
@@ -91,7 +113,7 @@ active [WORKERS] proctype worker()
 	:: n < REQUESTS ->
 		if
 		:: atomic {
-			present ->
+			present && !open ->
 			assert(level == spent);
 			page[_pid] = true;
 			mine = loads;
@@ -108,7 +130,7 @@ active [WORKERS] proctype worker()
 
 active proctype keeper()
 {
-	byte at, rounds, from[WORKERS];
+	byte at, rounds, mended, from[WORKERS];
 	bool busy;
 
 	do
@@ -117,13 +139,14 @@ active proctype keeper()
 #ifdef MUTANT_TICK_AFTER_READING
 		from[0] = ring[0];
 		from[1] = ring[1];
-		d_step { tick++; at = tick };
+		d_step { !open -> tick++; at = tick };
 #else
 #ifdef MUTANT_SCAN_BEFORE_TICK
+		mended = repairs;
 		busy = page[0];
 		busy = busy || page[1];
 #endif
-		d_step { tick++; at = tick };
+		d_step { !open -> tick++; at = tick };
 		from[0] = ring[0];
 		from[1] = ring[1];
 #endif
@@ -138,10 +161,15 @@ active proctype keeper()
 		:: true			/* dies; the next one begins */
 		:: true ->
 #ifndef MUTANT_SCAN_BEFORE_TICK
+			mended = repairs;
 			busy = page[0];
 			busy = busy || page[1];
 #endif
 			d_step {
+				!open;
+#ifndef MUTANT_SCAN_TRUSTS_THE_DEAD
+				busy = busy || mended != repairs;
+#endif
 				if
 #ifdef MUTANT_EVICTS_WITHOUT_SCAN
 				:: present && used_at < at ->
@@ -158,6 +186,7 @@ active proctype keeper()
 				:: else
 				fi;
 				busy = false;
+				mended = 0;
 				at = 0
 			}
 		fi

@@ -29,7 +29,7 @@ WHOLE = [
     ("ledger", "two workers, a request each, two deaths", {}),
     ("ledger", "one worker, three requests, a full ring, two deaths", {"REQUESTS0": 3, "REQUESTS1": 0}),
     ("ledger", "one worker, one who looks, two deaths", {"REQUESTS0": 1, "REQUESTS1": 0, "LOOKER": 1}),
-    ("eviction", "two workers, two requests each, four rounds of keepers", {}),
+    ("eviction", "two workers, two requests each, two deaths, four rounds of keepers", {}),
 ]
 LONG = [
     ("ledger", "two workers, two requests each, one death", {"REQUESTS0": 2, "REQUESTS1": 2, "DEATHS": 1}),
@@ -58,6 +58,7 @@ MUTANTS = [
     ("eviction", "TICK_AFTER_READING", {}, "the keeper ticks after it read the rings"),
     ("eviction", "SCAN_BEFORE_TICK", {}, "the keeper looks at the pages before it ticks"),
     ("eviction", "EVICTS_WITHOUT_SCAN", {}, "the keeper does not look at the pages"),
+    ("eviction", "SCAN_TRUSTS_THE_DEAD", {}, "the keeper believes a page that a repair took back"),
     ("eviction", "EVICTS_WHAT_IS_NEW", {}, "a meter of the present tick is evicted"),
 ]
 
