@@ -12,7 +12,7 @@
 #include "gateway/settings.h"
 #include "shm/base/clock.h"
 
-#define USD_DECIMALS 9
+#define DECIMALS 9	/* of a dollar, of a second: nanos */
 
 int
 args_mistake(const char *command, const char *fmt, ...)
@@ -104,19 +104,20 @@ args_count(const char *text, int64_t least, int64_t most, int64_t *out)
 	return slice_to_i64(slice_of(text), out) && *out >= least && *out <= most;
 }
 
-bool
-args_usd(const char *text, int64_t *nusd)
+/* Up to nine decimals, as nanos of the unit. */
+static bool
+decimal(const char *text, int64_t *nanos)
 {
 	int64_t value = 0;
 	int decimals = -1;	/* -1: before the point */
 	bool digits = false;
 
-	for (const char *p = *text == '$' ? text + 1 : text; *p; p++) {
+	for (const char *p = text; *p; p++) {
 		if (*p == '.' && decimals < 0 && digits) {
 			decimals = 0;
 			continue;
 		}
-		if (*p < '0' || *p > '9' || decimals == USD_DECIMALS)
+		if (*p < '0' || *p > '9' || decimals == DECIMALS)
 			return false;
 		digits = true;
 		if (decimals >= 0)
@@ -126,11 +127,23 @@ args_usd(const char *text, int64_t *nusd)
 	}
 	if (!digits || decimals == 0)
 		return false;
-	for (int i = decimals < 0 ? 0 : decimals; i < USD_DECIMALS; i++)
+	for (int i = decimals < 0 ? 0 : decimals; i < DECIMALS; i++)
 		if (__builtin_mul_overflow(value, 10, &value))
 			return false;
-	*nusd = value;
+	*nanos = value;
 	return true;
+}
+
+bool
+args_usd(const char *text, int64_t *nusd)
+{
+	return decimal(*text == '$' ? text + 1 : text, nusd);
+}
+
+bool
+args_seconds(const char *text, int64_t least_ns, int64_t most_ns, int64_t *ns)
+{
+	return decimal(text, ns) && *ns >= least_ns && *ns <= most_ns;
 }
 
 bool
@@ -171,7 +184,7 @@ settings_mistake(const char *command, const char *config, const struct problems 
 static int
 settings_read(const char *command, const struct args_store *s, struct settings **settings)
 {
-	struct settings_overrides overrides = { .data_dir = s->data_dir };
+	struct settings_overrides overrides = { .data_dir = s->data_dir, .run_dir = s->run_dir };
 	struct problems problems;
 	struct buf bundle;
 	int status = ARGS_GO;
@@ -205,11 +218,29 @@ become_owner(const char *command, const char *folder)
 	return ARGS_GO;
 }
 
+static int
+folder_copy(const char *command, const char *option, const char *folder, char out[PATH_MAX])
+{
+	int n = snprintf(out, PATH_MAX, "%s", folder);
+
+	return n > 0 && n < PATH_MAX ? ARGS_GO : args_mistake(command, "%s: the name of a folder is expected", option);
+}
+
+/* Settings are for who named a file of them. */
+static void
+settings_forget(const struct args_store *s, struct settings **settings)
+{
+	if (s->config || !*settings)
+		return;
+	settings_put(*settings);
+	*settings = NULL;
+}
+
 int
 args_store_find(const char *command, struct args_store *s, struct settings **settings)
 {
 	const char *folder = s->data_dir;
-	int status = ARGS_GO, n;
+	int status = ARGS_GO;
 
 	*settings = NULL;
 	if (!folder || s->config) {
@@ -218,12 +249,23 @@ args_store_find(const char *command, struct args_store *s, struct settings **set
 			return status;
 		folder = (*settings)->data_dir;
 	}
-	n = snprintf(s->folder, sizeof(s->folder), "%s", folder);
-	if (!s->config && *settings) {
-		settings_put(*settings);
-		*settings = NULL;
-	}
-	if (n <= 0 || (size_t)n >= sizeof(s->folder))
-		return args_mistake(command, "--data-dir: the name of a folder is expected");
-	return become_owner(command, s->folder);
+	status = folder_copy(command, "--data-dir", folder, s->folder);
+	settings_forget(s, settings);
+	return status == ARGS_GO ? become_owner(command, s->folder) : status;
+}
+
+int
+args_run_find(const char *command, struct args_store *s, struct settings **settings)
+{
+	int status = settings_read(command, s, settings);
+
+	if (status != ARGS_GO)
+		return status;
+	status = folder_copy(command, "--data-dir", (*settings)->data_dir, s->folder);
+	if (status == ARGS_GO)
+		status = folder_copy(command, "--run-dir", (*settings)->run_dir, s->run_folder);
+	settings_forget(s, settings);
+	if (status == ARGS_GO)
+		status = become_owner(command, access(s->run_folder, F_OK) == 0 ? s->run_folder : s->folder);
+	return status;
 }

@@ -54,10 +54,13 @@ bool args_usd(const char *text, int64_t *nusd) MUST_CHECK;
 	/* Decimal dollars, up to nine decimals, exactly: "0.25", "$1000". */
 bool args_duration(const char *text, int64_t *ns) MUST_CHECK;
 	/* A whole number and s, m, h, d or w; "0". */
+bool args_seconds(const char *text, int64_t least_ns, int64_t most_ns, int64_t *ns) MUST_CHECK;
+	/* "2", "0.25" */
 
 struct args_store {
-	const char *config, *data_dir;	/* --config, --data-dir; NULL: not given */
-	char folder[PATH_MAX];		/* what they come to */
+	const char *config, *data_dir, *run_dir;	/* --config, ...; NULL: not given */
+	char folder[PATH_MAX];		/* what they come to: of the store */
+	char run_folder[PATH_MAX];	/* of the arena; args_run_find() alone fills it in */
 };
 
 struct settings;
@@ -68,5 +71,8 @@ int args_store_find(const char *command, struct args_store *s, struct settings *
 	 * becomes the folder's owner for the rest of the process, so that no
 	 * file in it is root's. ARGS_GO or an exit status.
 	 */
+int args_run_find(const char *command, struct args_store *s, struct settings **settings) MUST_CHECK;
+	/* Both folders, as `weir serve` would find them by the same words. Root
+	 * becomes the owner of run_folder. Otherwise as args_store_find(). */
 
 #endif

@@ -17,6 +17,7 @@
 #include "gateway/args.h"
 #include "gateway/commands.h"
 #include "gateway/settings.h"
+#include "gateway/tool_text.h"
 #include "policy/json.h"
 #include "shm/base/clock.h"
 #include "store/records.h"
@@ -243,25 +244,6 @@ flush_output(struct logs *l)
 	}
 }
 
-/* A column of text that clients chose: no control characters, cut to fit. */
-static void
-add_cell(struct buf *out, struct slice s, size_t width)
-{
-	size_t n = s.n < width ? s.n : width;
-
-	while (n > 0 && n < s.n && ((unsigned char)s.p[n] & 0xc0) == 0x80)
-		n--;
-	for (size_t i = 0; i < n; i++) {
-		unsigned char c = (unsigned char)s.p[i];
-
-		/* 0xc2 begins the C1 controls, which terminals obey too. */
-		buf_add_char(out, c < 0x20 || c == 0x7f || c == 0xc2 ? '?' : (char)c);
-	}
-	if (n == 0)
-		buf_add_char(out, '-');
-	buf_printf(out, "%*s", (int)(width - (n ? n : 1) + 1), "");
-}
-
 static void
 add_row(struct buf *out, const struct record *r)
 {
@@ -273,18 +255,20 @@ add_row(struct buf *out, const struct record *r)
 	clock_format_utc(f->start_wall_ns, time, sizeof(time));
 	record_format_usd(f->cost_nusd, usd, sizeof(usd));
 	buf_printf(out, "%-24s %6u ", time, f->status);
-	add_cell(out, r->key, 16);
-	add_cell(out, r->provider, 12);
-	add_cell(out, r->model.n ? r->model : r->model_requested, 28);
+	tool_cell(out, r->key, 16);
+	tool_cell(out, r->provider, 12);
+	tool_cell(out, r->model.n ? r->model : r->model_requested, 28);
 	buf_printf(out, "%9lld %8lld %14s %8lld %s", (long long)in, (long long)f->tokens[TOKENS_OUTPUT], usd,
 	    (long long)(f->total_ns / NS_PER_MS), record_outcome_name(f->outcome));
 }
 
 static bool
-show(uint64_t id, const struct record *r, void *arg)
+show(uint64_t id, const struct record *r, const struct ring_charge *charges, uint32_t n, void *arg)
 {
 	struct logs *l = arg;
 
+	(void)charges;
+	(void)n;
 	l->next_id = id + 1;
 	if (!matches(l, r))
 		return true;
@@ -297,11 +281,13 @@ show(uint64_t id, const struct record *r, void *arg)
 }
 
 static bool
-add_up(uint64_t id, const struct record *r, void *arg)
+add_up(uint64_t id, const struct record *r, const struct ring_charge *charges, uint32_t n, void *arg)
 {
 	struct logs *l = arg;
 
 	(void)id;
+	(void)charges;
+	(void)n;
 	if (!matches(l, r))
 		return true;
 	l->count++;
@@ -327,10 +313,12 @@ print_sum(struct logs *l)
 /* ---- selection ---- */
 
 static bool
-note_tail(uint64_t id, const struct record *r, void *arg)
+note_tail(uint64_t id, const struct record *r, const struct ring_charge *charges, uint32_t n, void *arg)
 {
 	struct logs *l = arg;
 
+	(void)charges;
+	(void)n;
 	l->next_id = id + 1;
 	if (matches(l, r))
 		l->tail[l->matches++ % (uint64_t)l->limit_count] = id;

@@ -5,6 +5,10 @@
  * weir check FILE			gateway/cmd_check.c
  * weir key create|list|rotate|revoke	gateway/cmd_key.c
  * weir logs [--follow] ...		gateway/cmd_logs.c
+ * weir explain REQUEST-ID		gateway/cmd_explain.c
+ * weir limits [--key KEY] ...		gateway/cmd_limits.c
+ * weir limits reset METER		gateway/limits_reset.c
+ * weir top [--once] ...		gateway/cmd_top.c
  * weir health [--ready]		gateway/cmd_health.c
  *
  * Each gets argv from its own word on and returns the exit status: 0, 1 for a
@@ -18,6 +22,9 @@ int cmd_serve(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_key(int argc, char **argv);
 int cmd_logs(int argc, char **argv);
+int cmd_explain(int argc, char **argv);
+int cmd_limits(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 int cmd_health(int argc, char **argv);
 
 #endif
