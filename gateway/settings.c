@@ -27,7 +27,7 @@ struct frame {
 	bool array;
 	uint32_t index;				/* of the next element */
 	size_t path_n, generic_n;
-	uint64_t seen;				/* rows that were given */
+	struct setting_rows seen;		/* rows that were given */
 };
 
 struct walk {
@@ -262,9 +262,10 @@ strings_store(struct walk *w, const struct setting_field *f, struct string_list 
 static void
 raw_store(struct walk *w, const struct setting_field *f, struct slice *at, struct slice value)
 {
-	bool object = f->kind == SETTING_RAW_OBJECT;
+	bool object = f->kind == SETTING_RAW_OBJECT, limits = f->kind == SETTING_RAW_LIMITS;
 
-	if (type_check(w, value, object ? "{" : "[", object ? "an object" : "an array"))
+	if (type_check(w, value, object ? "{" : limits ? "[{" : "[",
+	    object ? "an object" : limits ? "an array of limits, or one" : "an array"))
 		*at = value;
 }
 
@@ -283,6 +284,12 @@ provider_free(struct setting_provider *v)
 	free(v->api_key);
 	free(v->ca_pem);
 	strings_free(v->models, v->models_count);
+	free(v->limits.limit);
+	for (uint32_t i = 0; i < v->model_limits_count; i++) {
+		free(v->model_limits[i].model);
+		free(v->model_limits[i].limits.limit);
+	}
+	free(v->model_limits);
 }
 
 static void
@@ -296,13 +303,23 @@ draft_configs_free(struct settings_draft *d)
 }
 
 static void
-providers_free(struct settings *s)
+draft_providers_free(struct settings_draft *d)
 {
-	for (uint32_t i = 0; i < s->providers_count; i++)
-		provider_free(&s->providers[i]);
-	free(s->providers);
-	s->providers = NULL;
-	s->providers_count = 0;
+	for (uint32_t i = 0; i < d->providers_count; i++)
+		provider_free(&d->providers[i].provider);
+	free(d->providers);
+	d->providers = NULL;
+	d->providers_count = 0;
+}
+
+static void
+draft_workspaces_free(struct settings_draft *d)
+{
+	for (uint32_t i = 0; i < d->workspaces_count; i++)
+		free(d->workspaces[i].slug);
+	free(d->workspaces);
+	d->workspaces = NULL;
+	d->workspaces_count = 0;
 }
 
 static void
@@ -322,7 +339,9 @@ list_reset(struct settings_draft *d, const struct setting_field *row)
 	if (row->kind == SETTING_LISTEN)
 		listeners_free(&d->s);
 	else if (strcmp(row->path, "providers") == 0)
-		providers_free(&d->s);
+		draft_providers_free(d);
+	else if (strcmp(row->path, "workspaces") == 0)
+		draft_workspaces_free(d);
 	else
 		draft_configs_free(d);
 }
@@ -343,7 +362,9 @@ list_append(struct settings_draft *d, const struct setting_field *row)
 	if (row->kind == SETTING_LISTEN)
 		return append((void **)&d->s.listeners, &d->s.listeners_count, sizeof(*d->s.listeners));
 	if (strcmp(row->path, "providers") == 0)
-		return append((void **)&d->s.providers, &d->s.providers_count, sizeof(*d->s.providers));
+		return append((void **)&d->providers, &d->providers_count, sizeof(*d->providers));
+	if (strcmp(row->path, "workspaces") == 0)
+		return append((void **)&d->workspaces, &d->workspaces_count, sizeof(*d->workspaces));
 	CHECK(strcmp(row->path, "configs") == 0);
 	return append((void **)&d->configs, &d->configs_count, sizeof(*d->configs));
 }
@@ -408,6 +429,7 @@ value_store(struct walk *w, const struct setting_field *f, void *base, struct sl
 		break;
 	case SETTING_RAW_OBJECT:
 	case SETTING_RAW_ARRAY:
+	case SETTING_RAW_LIMITS:
 		raw_store(w, f, at, value);
 		break;
 	}
@@ -481,12 +503,11 @@ member_take(struct walk *w, struct frame *object, struct slice raw_name, struct 
 	}
 	buf_printf(&w->generic, "%s%s", object->generic_n > 0 ? "." : "", setting_field_leaf(row));
 
-	uint64_t bit = UINT64_C(1) << (row - setting_fields);
-	if (object->seen & bit)
+	if (setting_rows_has(&object->seen, row))
 		problem_add(w->problems, path_of(w), "given twice");
-	object->seen |= bit;
+	setting_rows_add(&object->seen, row);
 	if (json_is_null(value))
-		w->draft->unresolved |= bit;
+		setting_rows_add(&w->draft->unresolved, row);
 	else
 		value_store(w, row, object->base, value);
 }
@@ -499,7 +520,7 @@ object_end(struct walk *w, const struct frame *object)
 	for (size_t i = 0; i < setting_fields_count; i++) {
 		const struct setting_field *f = &setting_fields[i];
 
-		if (!f->required || (object->seen >> i & 1) || !setting_field_below(f, parent))
+		if (!f->required || setting_rows_has(&object->seen, f) || !setting_field_below(f, parent))
 			continue;
 		problem_add(w->problems, path_of(w), "needs \"%s\"", setting_field_leaf(f));
 	}
@@ -566,7 +587,17 @@ settings_free_members(struct settings *s)
 	if (s->tls_key_pem)
 		explicit_bzero(s->tls_key_pem, strlen(s->tls_key_pem));
 	listeners_free(s);
-	providers_free(s);
+	for (uint32_t i = 0; i < s->providers_count; i++)
+		provider_free(&s->providers[i]);
+	free(s->providers);
+	for (uint32_t i = 0; i < s->workspaces_count; i++) {
+		free(s->workspaces[i].slug);
+		free(s->workspaces[i].limits.limit);
+	}
+	free(s->workspaces);
+	for (uint32_t i = 0; i < s->policies_count; i++)
+		free(s->policies[i]);
+	free(s->policies);
 	for (uint32_t i = 0; i < s->configs_count; i++)
 		config_free(s->configs[i]);
 	free(s->configs);
@@ -606,6 +637,8 @@ settings_compile(struct slice bundle, uint64_t version, struct problems *p)
 		settings_free_members(&draft.s);
 	}
 	draft_configs_free(&draft);
+	draft_workspaces_free(&draft);
+	free(draft.providers);	/* what they hold has moved */
 	free(draft.schema);
 	buf_free(&w.path);
 	buf_free(&w.generic);
@@ -642,14 +675,18 @@ settings_provider(const struct settings *s, struct slice slug)
 }
 
 static int
-config_compare(const void *slug, const void *config)
+slug_compare(struct slice want, const char *have)
 {
-	struct slice want = *(const struct slice *)slug;
-	const char *have = (*(struct config *const *)config)->slug;
 	size_t n = strlen(have);
 	int order = memcmp(want.p, have, want.n < n ? want.n : n);
 
 	return order ? order : (want.n > n) - (want.n < n);
+}
+
+static int
+config_compare(const void *slug, const void *config)
+{
+	return slug_compare(*(const struct slice *)slug, (*(struct config *const *)config)->slug);
 }
 
 const struct config *
@@ -659,4 +696,19 @@ settings_config(const struct settings *s, struct slice slug)
 		return NULL;
 	struct config **found = bsearch(&slug, s->configs, s->configs_count, sizeof(*s->configs), config_compare);
 	return found ? *found : NULL;	/* sorted by settings_check() */
+}
+
+static int
+workspace_compare(const void *slug, const void *workspace)
+{
+	return slug_compare(*(const struct slice *)slug, ((const struct setting_workspace *)workspace)->slug);
+}
+
+const struct setting_workspace *
+settings_workspace(const struct settings *s, struct slice slug)
+{
+	if (slug.n == 0 || s->workspaces_count == 0)
+		return NULL;
+	/* Sorted by settings_check_limits(). */
+	return bsearch(&slug, s->workspaces, s->workspaces_count, sizeof(*s->workspaces), workspace_compare);
 }

@@ -3,7 +3,7 @@
  *
  * Addresses and URLs are taken apart here; then come the rules between values:
  * slugs that are used twice or name nothing, TLS without a certificate, plain
- * http to a foreign host. Pure: no file, no environment, no clock, so that the
+ * http to a foreign host. (Limits are settings_limits.c's.) Pure: no file, no environment, no clock, so that the
  * same bundle gives the same settings in every process and at every restart.
  */
 #include <arpa/inet.h>
@@ -406,11 +406,24 @@ check_prices(struct settings_draft *d, struct problems *p)
 	buf_free(&overrides);
 }
 
+/* The last layer has been read: these are the providers. */
+static void
+take_providers(struct settings_draft *d)
+{
+	struct settings *s = &d->s;
+
+	s->providers = calloc(d->providers_count + 1, sizeof(*s->providers));
+	CHECK(s->providers);
+	for (uint32_t i = 0; i < d->providers_count; i++)
+		s->providers[s->providers_count++] = d->providers[i].provider;
+}
+
 void
 settings_check(struct settings_draft *d, struct problems *p)
 {
 	struct settings *s = &d->s;
 
+	take_providers(d);
 	s->arena.workers = s->workers;
 	if (s->workers == 0)
 		problem_add(p, "workers", "missing: how many processes serve requests");
@@ -422,5 +435,6 @@ settings_check(struct settings_draft *d, struct problems *p)
 		check_provider(s, i, p);
 	check_default_provider(s, p);
 	check_configs(d, p);
+	settings_check_limits(d, p);
 	check_prices(d, p);
 }

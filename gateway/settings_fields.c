@@ -10,6 +10,8 @@
 #define DRAFT(member) .offset = offsetof(struct settings_draft, member)
 #define LISTENER(member) .offset = offsetof(struct setting_listener, member)
 #define PROVIDER(member) .offset = offsetof(struct setting_provider, member)
+#define PROVIDER_LIMITS(member) .offset = offsetof(struct draft_provider, limits.member)
+#define WORKSPACE(member) .offset = offsetof(struct draft_workspace, member)
 #define CONFIG(member) .offset = offsetof(struct draft_config, member)
 #define DAY_MS 86400000
 
@@ -66,6 +68,11 @@ const struct setting_field setting_fields[] = {
 	{ .path = "budgets.style", .kind = SETTING_CHOICE, ROOT(budget_style), .fallback = "\"auto\"",
 	    .choices = "auto|anthropic|portkey" },
 	{ .path = "budgets.message", .kind = SETTING_STRING, ROOT(budget_text), .fallback = "\"\"", .max = 500 },
+	{ .path = "budgets.share", .kind = SETTING_U32, ROOT(clamp_share), .fallback = "8", .min = 1, .max = 1000 },
+	{ .path = "budgets.floor", .kind = SETTING_U32, ROOT(clamp_floor), .fallback = "4096", .min = 1, .max = 1000000 },
+	{ .path = "budgets.admission_wait_ms", .kind = SETTING_U32, ROOT(admission_wait_ms), .fallback = "250", .min = 0, .max = 60000 },
+	{ .path = "budgets.count_ms", .kind = SETTING_U32, ROOT(count_ms), .fallback = "2000", .min = 0, .max = 60000 },
+	{ .path = "budgets.headers", .kind = SETTING_BOOL, ROOT(limit_headers), .fallback = "true" },
 
 	{ .path = "providers", .kind = SETTING_LIST, .max = PROVIDERS_MAX - 1 },
 	{ .path = "providers[].slug", .kind = SETTING_SLUG, PROVIDER(slug), .required = true },
@@ -77,7 +84,15 @@ const struct setting_field setting_fields[] = {
 	{ .path = "providers[].ca_file", .kind = SETTING_FILE, PROVIDER(ca_pem) },
 	{ .path = "providers[].models", .kind = SETTING_STRINGS, PROVIDER(models), .fallback = "[]", .min = 1, .max = 256 },
 	{ .path = "providers[].allow_plain_http", .kind = SETTING_BOOL, PROVIDER(allow_plain_http), .fallback = "false" },
+	{ .path = "providers[].rate_limits", .kind = SETTING_RAW_LIMITS, PROVIDER_LIMITS(rates) },
+	{ .path = "providers[].usage_limits", .kind = SETTING_RAW_LIMITS, PROVIDER_LIMITS(usages) },
+	{ .path = "providers[].model_limits", .kind = SETTING_RAW_ARRAY, PROVIDER_LIMITS(models) },
 	{ .path = "default_provider", .kind = SETTING_SLUG, ROOT(default_provider) },
+	{ .path = "workspaces", .kind = SETTING_LIST, .max = 4096 },
+	{ .path = "workspaces[].slug", .kind = SETTING_SLUG, WORKSPACE(slug), .required = true },
+	{ .path = "workspaces[].rate_limits", .kind = SETTING_RAW_LIMITS, WORKSPACE(limits.rates) },
+	{ .path = "workspaces[].usage_limits", .kind = SETTING_RAW_LIMITS, WORKSPACE(limits.usages) },
+	{ .path = "policies", .kind = SETTING_RAW_ARRAY, DRAFT(policies) },
 
 	{ .path = "configs", .kind = SETTING_LIST, .max = 4096 },
 	{ .path = "configs[].slug", .kind = SETTING_SLUG, CONFIG(slug), .required = true },
@@ -87,8 +102,9 @@ const struct setting_field setting_fields[] = {
 	{ .path = "log.level", .kind = SETTING_CHOICE, ROOT(log_level), .fallback = "\"info\"", .choices = "debug|info|warn|error" },
 };
 const size_t setting_fields_count = sizeof(setting_fields) / sizeof(setting_fields[0]);
-_Static_assert(sizeof(setting_fields) / sizeof(setting_fields[0]) <= 64, "a frame notes rows in one word");
+_Static_assert(sizeof(setting_fields) / sizeof(setting_fields[0]) <= SETTINGS_ROWS_MAX, "struct setting_rows");
 _Static_assert(offsetof(struct settings_draft, s) == 0, "rows serve both");
+_Static_assert(offsetof(struct draft_provider, provider) == 0, "rows serve both");
 
 const struct setting_field *
 setting_field_find(struct slice generic_path)
@@ -120,5 +136,5 @@ setting_field_below(const struct setting_field *f, struct slice generic_parent)
 bool
 settings_unresolved(const struct settings_draft *d, const char *path)
 {
-	return d->unresolved >> (setting_field_find(slice_of(path)) - setting_fields) & 1;
+	return setting_rows_has(&d->unresolved, setting_field_find(slice_of(path)));
 }

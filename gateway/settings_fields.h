@@ -31,9 +31,12 @@ enum setting_kind {
 	SETTING_SECRET,		/* string or "file:PATH" */
 	SETTING_RAW_OBJECT,	/* JSON that somebody else reads: a span */
 	SETTING_RAW_ARRAY,
+	SETTING_RAW_LIMITS,	/* limits: an array of them, or a single one */
 };
 
 #define SETTINGS_STRINGS_MAX 256
+#define SETTINGS_ROWS_MAX 128
+#define SETTINGS_MODEL_LIMITS_MAX 64	/* of a provider */
 
 struct setting_field {
 	const char *path;	/* "limits.body_bytes", "providers[].slug" */
@@ -56,19 +59,49 @@ const char *setting_field_leaf(const struct setting_field *f);
 bool setting_field_below(const struct setting_field *f, struct slice generic_parent);
 	/* Is it a direct member of that object? "" is the document. */
 
+/* A set of rows. */
+struct setting_rows {
+	uint64_t bits[SETTINGS_ROWS_MAX / 64];
+};
+static inline void
+setting_rows_add(struct setting_rows *rows, const struct setting_field *row)
+{
+	rows->bits[(row - setting_fields) / 64] |= UINT64_C(1) << (row - setting_fields) % 64;
+}
+static inline bool
+setting_rows_has(const struct setting_rows *rows, const struct setting_field *row)
+{
+	return rows->bits[(row - setting_fields) / 64] >> (row - setting_fields) % 64 & 1;
+}
+
 /* Settings while they are read; spans point into the bundle. */
 struct draft_config {
 	char *slug;
 	struct slice raw;
 };
+struct draft_limits {
+	struct slice rates, usages, models;
+};
+struct draft_provider {
+	struct setting_provider provider;	/* first: offsets of rows are the same in both */
+	struct draft_limits limits;
+};
+struct draft_workspace {
+	char *slug;
+	struct draft_limits limits;
+};
 struct settings_draft {
 	struct settings s;	/* first: offsets of rows are the same in both */
-	struct slice prices;
+	struct slice prices, policies;
+	struct draft_provider *providers;	/* settings_check() moves them into s.providers */
+	uint32_t providers_count;
+	struct draft_workspace *workspaces;
+	uint32_t workspaces_count;
 	struct draft_config *configs;
 	uint32_t configs_count;
 	char *schema;		/* "$schema", for editors */
 	uint32_t problems_before;	/* how many there were when reading began */
-	uint64_t unresolved;	/* rows that are null: settings_load() has said why */
+	struct setting_rows unresolved;	/* that are null: settings_load() has said why */
 };
 
 bool settings_unresolved(const struct settings_draft *d, const char *path);
@@ -80,7 +113,9 @@ const char *settings_parse_url(struct setting_provider *provider);
 	 * is wrong with it. */
 void settings_check(struct settings_draft *d, struct problems *p);
 	/* What concerns more than one value; fills what follows from others:
-	 * configs, prices, indexes, the default provider. */
+	 * configs, prices, limits, policies, indexes, the default provider. */
+void settings_check_limits(struct settings_draft *d, struct problems *p);
+	/* Its part for limits and policies: after providers and configs are known. */
 bool settings_resolve(struct slice json, const char *folder, struct buf *out, struct problems *p) MUST_CHECK;
 	/*
 	 * Copies a valid JSON text into `out` with ${NAME}, file: and files

@@ -28,7 +28,7 @@
 #define SECRET_BYTES_MAX 65536		/* of a secret's file */
 #define PEM_BYTES_MAX (1u << 20)	/* a system's CA bundle has about 220 KB */
 
-struct level {
+struct nesting {
 	bool object;
 	uint32_t index;			/* of the element at hand */
 	size_t path_n, generic_n;	/* lengths of the container's own paths */
@@ -41,7 +41,7 @@ struct resolver {
 	struct buf path, generic;	/* of the value at hand */
 	struct problems *problems;
 	uint32_t depth;
-	struct level levels[DEPTH_MAX];
+	struct nesting levels[DEPTH_MAX];
 };
 
 bool
@@ -105,7 +105,7 @@ path_cut(struct buf *path, size_t n)
 static void
 path_set(struct resolver *r, struct slice name)
 {
-	struct level *level = &r->levels[r->depth - 1];
+	struct nesting *level = &r->levels[r->depth - 1];
 
 	path_cut(&r->path, level->path_n);
 	path_cut(&r->generic, level->generic_n);
@@ -307,7 +307,7 @@ container_open(struct resolver *r)
 		problem_add(r->problems, path_of(r), "nested deeper than %d levels", DEPTH_MAX);
 		return false;
 	}
-	r->levels[r->depth++] = (struct level){ *r->p == '{', 0, r->path.n, r->generic.n };
+	r->levels[r->depth++] = (struct nesting){ *r->p == '{', 0, r->path.n, r->generic.n };
 	buf_add_char(r->out, *r->p++);
 	if (!r->levels[r->depth - 1].object)
 		path_set(r, SLICE_NONE);
@@ -330,7 +330,7 @@ null_take(struct resolver *r)
 static bool
 piece(struct resolver *r, bool *name_next)
 {
-	struct level *level = r->depth > 0 ? &r->levels[r->depth - 1] : NULL;
+	struct nesting *level = r->depth > 0 ? &r->levels[r->depth - 1] : NULL;
 	char c = *r->p;
 
 	if (c == '"' && level && level->object && *name_next) {
