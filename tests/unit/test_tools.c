@@ -9,13 +9,8 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <fcntl.h>
-#include <ftw.h>
 #include <sched.h>
 #include <signal.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 
 #include <cjson/cJSON.h>
 
@@ -24,107 +19,10 @@
 #include "store/catalog.h"
 #include "store/records.h"
 #include "tests/unit/arena_fixture.h"
+#include "tests/unit/tool_fixture.h"
 
 #define PATIENCE_NS (20 * NS_PER_S)
 #define OTHER_UID 65534
-
-static char folder[64], data[96], out_path[96], err_path[96], why[512];
-
-/* What the last command said. */
-static char out[65536], err[8192];
-
-static int
-remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
-{
-	(void)st;
-	(void)kind;
-	(void)at;
-	return remove(path);
-}
-
-static int
-setup(void **state)
-{
-	(void)state;
-	snprintf(folder, sizeof(folder), "/tmp/weir-tools-XXXXXX");
-	if (!mkdtemp(folder))
-		return -1;
-	snprintf(data, sizeof(data), "%s/data", folder);
-	snprintf(out_path, sizeof(out_path), "%s/out", folder);
-	snprintf(err_path, sizeof(err_path), "%s/err", folder);
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	(void)state;
-	return nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void
-read_file(const char *path, char *into, size_t size)
-{
-	FILE *f = fopen(path, "r");
-	size_t n;
-
-	assert_non_null(f);
-	n = fread(into, 1, size - 1, f);
-	into[n] = '\0';
-	fclose(f);
-}
-
-/* not_yours: a descriptor that the child must not hold open; -1. */
-static pid_t
-start(int (*command)(int, char **), int stdout_fd, int not_yours, const char *const *words)
-{
-	char *argv[64];
-	int argc = 0, fd;
-	pid_t pid = fork();
-
-	if (pid != 0)
-		return pid;
-	for (; *words; words++)
-		argv[argc++] = strdup(*words);
-	argv[argc++] = "--data-dir";
-	argv[argc++] = data;
-	argv[argc] = NULL;
-	if (not_yours >= 0)
-		close(not_yours);
-	if (stdout_fd < 0)
-		stdout_fd = open(out_path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-	fd = open(err_path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-	if (dup2(stdout_fd, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0)
-		_exit(99);
-	fd = command(argc, argv);
-	fflush(stdout);
-	_exit(fd);
-}
-
-static int
-end(pid_t pid)
-{
-	int status;
-
-	assert_true(pid > 0);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	return WEXITSTATUS(status);
-}
-
-static int
-run(int (*command)(int, char **), const char *const *words)
-{
-	int status = end(start(command, -1, -1, words));
-
-	read_file(out_path, out, sizeof(out));
-	read_file(err_path, err, sizeof(err));
-	/* A mistake is one line, and only a mistake says anything there. */
-	assert_int_equal(status != 0, err[0] != '\0');
-	if (err[0])
-		assert_ptr_equal(strchr(err, '\n'), err + strlen(err) - 1);
-	return status;
-}
 
 #define KEY(...) run(cmd_key, (const char *const[]){ "key", __VA_ARGS__, NULL })
 #define LOGS(...) run(cmd_logs, (const char *const[]){ "logs", __VA_ARGS__, NULL })
@@ -387,6 +285,7 @@ store_records(uint32_t first, uint32_t count)
 		struct record r = { .fixed = { .status = i % 2 ? 200 : 429, .outcome = i % 2 ? OUTCOME_OK : OUTCOME_REFUSED,
 			.start_wall_ns = clock_wall_ns(), .tokens = { i, 2 * i }, .cost_nusd = 1000 + i } };
 		char id[32], metadata[64];
+		struct settled nothing = { 0, 0 };
 		struct inflight *e;
 		struct refusal refusal;
 
@@ -396,24 +295,14 @@ store_records(uint32_t first, uint32_t count)
 		r.route_name = SLICE("messages");
 		r.model = SLICE("bad\033[2Jmodel");
 		r.metadata = slice_of(metadata);
-		assert_int_equal(ledger_admit(&f.arena, 0, NULL, 0, f.now, &e, &refusal), LEDGER_ADMITTED);
+		assert_int_equal(ledger_admit(&f.arena, 0, NULL, 0, NULL, f.now, &e, &refusal), LEDGER_ADMITTED);
 		inflight_record_set(e, record_encode(&r, inflight_record(e), RECORD_BYTES_MAX));
-		assert_int_equal(ledger_settle(&f.arena, 0, e, 0, f.now), SETTLED);
+		assert_int_equal(ledger_settle(&f.arena, 0, e, &nothing, f.now), SETTLED);
 	}
 	assert_int_equal(writer_flush(w, &f.arena, &records, why, sizeof(why)), 0);
 	assert_int_equal(records, count);
 	fixture_close(&f);
 	writer_close(w);
-}
-
-static int
-lines(const char *text)
-{
-	int n = 0;
-
-	for (; *text; text++)
-		n += *text == '\n';
-	return n;
 }
 
 static void
