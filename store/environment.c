@@ -1,25 +1,62 @@
-/* store/environment.c -- see environment.h. */
+/*
+ * store/environment.c -- see environment.h.
+ *
+ * An environment is made under another name and renamed when its first pages
+ * are on the disk. LMDB itself writes them in place and does not wait: a disk
+ * that gets full in between, or a loss of power, would leave a file that it
+ * refuses to open ever after.
+ *
+ * Its lock file is a map that is written to. Its blocks are reserved before it
+ * is mapped: on a full disk that is an error, and the first write into a hole
+ * would be a SIGBUS.
+ */
 #include "store/environment.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-int
-environment_open(MDB_env **env, const char *folder, size_t map_bytes, enum environment_mode mode)
+#define LOCK_BYTES 40960	/* some 600 readers of 64 bytes; LMDB takes the number from the size */
+
+static int
+lock_file_reserve(const char *folder)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	int fd, rc = 0;
+
+	snprintf(path, sizeof(path), "%s/lock.mdb", folder);
+	if (stat(path, &st) == 0 && st.st_size >= LOCK_BYTES)
+		return 0;
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, ENVIRONMENT_FILE_MODE);
+	if (fd < 0)
+		return errno;
+	rc = posix_fallocate(fd, 0, LOCK_BYTES);
+	close(fd);
+	return rc;
+}
+
+static int
+open_there(MDB_env **env, const char *folder, size_t map_bytes, enum environment_mode mode)
 {
 	unsigned flags = MDB_NOTLS;
 	int dead, rc;
 
-	if (mode == ENVIRONMENT_WRITE && mkdir(folder, 0700) != 0 && errno != EEXIST)
-		return errno;
 	/* Read-ahead makes a cold scan ten times faster. Look-ups and the keeper
 	 * would only fill memory with pages that nobody asked for. */
 	if (mode != ENVIRONMENT_SCAN)
 		flags |= MDB_NORDAHEAD;
 	if (mode != ENVIRONMENT_WRITE)
 		flags |= MDB_RDONLY;
+	rc = mode == ENVIRONMENT_WRITE ? lock_file_reserve(folder) : 0;
+	if (rc)
+		return rc;
 	rc = mdb_env_create(env);
 	if (rc)
 		return rc;
@@ -37,6 +74,94 @@ environment_open(MDB_env **env, const char *folder, size_t map_bytes, enum envir
 		*env = NULL;
 	}
 	return rc;
+}
+
+int
+environment_sync_folder(const char *folder)
+{
+	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int rc = fd >= 0 && fsync(fd) == 0 ? 0 : errno;
+
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+static int
+remove_if_there(const char *folder, const char *name)
+{
+	char path[PATH_MAX + 16];
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return unlink(path) == 0 || errno == ENOENT || errno == ENOTDIR ? 0 : errno;
+}
+
+/* What a maker that died has left. */
+static int
+leftover_remove(const char *folder)
+{
+	int rc = remove_if_there(folder, "data.mdb");
+
+	if (!rc)
+		rc = remove_if_there(folder, "lock.mdb");
+	if (!rc && rmdir(folder) != 0 && errno != ENOENT)
+		rc = errno;
+	return rc;
+}
+
+static int
+make_there(const char *folder, size_t map_bytes)
+{
+	MDB_env *env;
+	int rc = mkdir(folder, 0700) == 0 ? 0 : errno;
+
+	if (!rc)
+		rc = open_there(&env, folder, map_bytes, ENVIRONMENT_WRITE);
+	if (rc)
+		return rc;
+	rc = mdb_env_sync(env, 1);
+	mdb_env_close(env);
+	return rc ? rc : environment_sync_folder(folder);
+}
+
+/* One maker at a time: they hold a lock on the folder above. */
+static int
+environment_make(const char *folder, size_t map_bytes)
+{
+	char above[PATH_MAX], draft[PATH_MAX];
+	const char *parent;
+	int fd, rc = 0;
+
+	snprintf(above, sizeof(above), "%s", folder);
+	parent = dirname(above);
+	if (snprintf(draft, sizeof(draft), "%s.new", folder) >= (int)sizeof(draft))
+		return ENAMETOOLONG;
+	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	if (flock(fd, LOCK_EX) != 0)
+		rc = errno;
+	if (!rc && access(folder, F_OK) != 0) {
+		rc = leftover_remove(draft);
+		if (!rc)
+			rc = make_there(draft, map_bytes);
+		if (!rc && rename(draft, folder) != 0)
+			rc = errno;
+		if (!rc)
+			rc = environment_sync_folder(parent);
+	}
+	close(fd);
+	return rc;
+}
+
+int
+environment_open(MDB_env **env, const char *folder, size_t map_bytes, enum environment_mode mode)
+{
+	int rc = 0;
+
+	if (mode == ENVIRONMENT_WRITE && access(folder, F_OK) != 0)
+		rc = environment_make(folder, map_bytes);
+	return rc ? rc : open_there(env, folder, map_bytes, mode);
 }
 
 int

@@ -2,9 +2,12 @@
 #include "store/folder.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pwd.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,6 +16,9 @@
 
 #define FOLDER_MODE 0700
 #define USER_NAME_BYTES 64
+#define FORMAT 2		/* raise when a weir could misread what an older one stored */
+#define FORMAT_WORDS "weir store "
+#define FORMAT_BYTES 64
 
 static void
 user_name(uid_t uid, char *out, size_t size)
@@ -25,6 +31,94 @@ user_name(uid_t uid, char *out, size_t size)
 	else
 		snprintf(out, size, "number %u", (unsigned)uid);
 }
+
+/* ---- the format ---- */
+
+static bool
+holds_something(const char *path)
+{
+	static const char *const names[] = { "catalog", "ledger", "records" };
+	char name[PATH_MAX];
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		snprintf(name, sizeof(name), "%s/%s", path, names[i]);
+		if (access(name, F_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* 0: there is no such file, or it says something else. */
+static unsigned long
+format_read(const char *path)
+{
+	char name[PATH_MAX], text[FORMAT_BYTES];
+	ssize_t n;
+	int fd;
+
+	snprintf(name, sizeof(name), "%s/format", path);
+	fd = open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return 0;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return strncmp(text, FORMAT_WORDS, strlen(FORMAT_WORDS)) == 0 ? strtoul(text + strlen(FORMAT_WORDS), NULL, 10) : 0;
+}
+
+/*
+ * What the folder holds is looked at before the format: another process that
+ * makes the folder at the same time writes them the other way round.
+ */
+static int
+format_check(const char *path, char *why, size_t why_size)
+{
+	bool filled = holds_something(path);
+	unsigned long format = format_read(path);
+
+	if (format == FORMAT || (format == 0 && !filled))
+		return 0;
+	if (format > FORMAT)
+		snprintf(why, why_size,
+		    "the data folder %s was written by a newer weir (format %lu, this one has %d): run that one, or name another data_dir",
+		    path, format, FORMAT);
+	else
+		snprintf(why, why_size,
+		    "the data folder %s was written by an older weir (this one has format %d; a restored folder needs its file \"format\" too): name another data_dir, or move it away",
+		    path, FORMAT);
+	return -1;
+}
+
+/* Under another name first: it is there as a whole or not at all. */
+static int
+format_write(const char *path)
+{
+	static const char text[] = FORMAT_WORDS "2\n";
+	char name[PATH_MAX], draft[PATH_MAX];
+	int fd, rc = 0;
+
+	_Static_assert(FORMAT == 2, "as the text says");
+	if (format_read(path) != 0)
+		return 0;
+	snprintf(name, sizeof(name), "%s/format", path);
+	snprintf(draft, sizeof(draft), "%s/format.%d", path, (int)getpid());
+	fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, ENVIRONMENT_FILE_MODE);
+	if (fd < 0)
+		return errno;
+	errno = ENOSPC;		/* of a write that was cut short */
+	if (write(fd, text, sizeof(text) - 1) != (ssize_t)(sizeof(text) - 1) || fsync(fd) != 0)
+		rc = errno;
+	close(fd);
+	if (!rc && rename(draft, name) != 0)
+		rc = errno;
+	if (rc) {
+		unlink(draft);
+		return rc;
+	}
+	return environment_sync_folder(path);
+}
+
+/* ---- the folder ---- */
 
 int
 folder_check(const char *path, char *why, size_t why_size)
@@ -49,7 +143,7 @@ folder_check(const char *path, char *why, size_t why_size)
 		    path, owner, ours, owner);
 		return -1;
 	}
-	return 0;
+	return format_check(path, why, why_size);
 }
 
 int
@@ -57,6 +151,7 @@ folder_make(const char *path, char *why, size_t why_size)
 {
 	char part[PATH_MAX];
 	size_t n = strlen(path);
+	int rc;
 
 	if (n == 0 || n >= sizeof(part)) {
 		snprintf(why, why_size, "the name of the data folder is empty or longer than %d bytes", PATH_MAX - 1);
@@ -72,5 +167,10 @@ folder_make(const char *path, char *why, size_t why_size)
 			return -1;
 		}
 	}
-	return folder_check(path, why, why_size);
+	if (folder_check(path, why, why_size) != 0)
+		return -1;
+	rc = format_write(path);
+	if (rc)
+		environment_why(rc, "write the file \"format\" in", path, why, why_size);
+	return rc ? -1 : 0;
 }

@@ -5,6 +5,10 @@
  * folder that belongs to another user is refused, also by root: files that
  * root left in it would lock its owner out. (Tools that root starts become the
  * owner first: gateway/args.h.)
+ *
+ * Its file `format` has the number of the form in which all below it is stored.
+ * It is there before anything else is, so a store of another weir is refused
+ * and not misread.
  */
 #ifndef WEIR_STORE_FOLDER_H
 #define WEIR_STORE_FOLDER_H
@@ -14,9 +18,10 @@
 #include "shm/base/check.h"
 
 int folder_make(const char *path, char *why, size_t why_size) MUST_CHECK;
-	/* Makes the folder and what is missing above it, then folder_check(). */
+	/* Makes the folder and what is missing above it, then folder_check();
+	 * then its file `format`, if it has none. */
 int folder_check(const char *path, char *why, size_t why_size) MUST_CHECK;
-	/* 0 if it is a folder that belongs to this process's user; -1 and a
-	 * sentence that names it and the cure. */
+	/* 0 if it is a folder that belongs to this process's user, and what is in
+	 * it has our format; -1 and a sentence that names it and the cure. */
 
 #endif
