@@ -22,7 +22,10 @@ struct gap {
 
 struct carry {
 	struct levels *levels;
-	struct spending spending;
+	struct spending *spending;
+	uint64_t epoch;		/* the arena of the record at hand ... */
+	uint32_t age;		/* ... and how many newer ones there are */
+	bool epoch_known;
 	struct gap *gap;
 	size_t gaps, room;
 	uint64_t missing;	/* records of the day at hand that are still to be found */
@@ -99,11 +102,15 @@ take_charges(struct carry *c, const struct stored_item *item)
 {
 	int rc = 0;
 
+	if (c->epoch_known && c->epoch != item->head.epoch)
+		c->age++;
+	c->epoch = item->head.epoch;
+	c->epoch_known = true;
 	for (uint32_t i = 0; i < item->head.charges && !rc; i++) {
 		struct ring_charge charge;
 
 		memcpy(&charge, item->charges + i * sizeof(charge), sizeof(charge));
-		rc = spending_add(&c->spending, &charge);
+		rc = spending_add(c->spending, c->epoch, c->age, &charge);
 	}
 	return rc;
 }
@@ -175,19 +182,20 @@ book_all(struct carry *c)
 		return ENOMEM;
 	for (size_t i = 0; i < c->gaps; i++)
 		p[i] = (struct position){ c->gap[i].epoch, c->gap[i].stored, c->gap[i].worker };
-	rc = levels_book(c->levels, &c->spending, p, c->gaps);
+	rc = levels_book(c->levels, c->spending, p, c->gaps, NULL);
 	free(p);
 	return rc;
 }
 
 int
-carry_over(struct levels *l, const char *data_dir, size_t day_map_bytes)
+carry_over(struct levels *l, const char *data_dir, size_t day_map_bytes, struct spending *carried)
 {
-	struct carry c = { .levels = l };
+	struct carry c = { .levels = l, .spending = carried };
 	struct day_list days;
 	bool complete = false;
 	int rc = day_list(&days, data_dir);
 
+	spending_clear(carried);
 	if (rc)
 		return rc;
 	for (size_t i = days.count; i > 0 && !complete && !rc; i--) {
@@ -201,7 +209,8 @@ carry_over(struct levels *l, const char *data_dir, size_t day_map_bytes)
 	if (!rc)
 		rc = book_all(&c);
 	day_list_free(&days);
-	spending_free(&c.spending);
+	if (rc)
+		spending_clear(carried);
 	free(c.gap);
 	return rc;
 }

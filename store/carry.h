@@ -11,7 +11,8 @@
 
 #include "store/levels.h"
 
-int carry_over(struct levels *l, const char *data_dir, size_t day_map_bytes) MUST_CHECK;
-	/* Before the writer opens a day: an environment is open once only. */
+int carry_over(struct levels *l, const char *data_dir, size_t day_map_bytes, struct spending *carried) MUST_CHECK;
+	/* Before the writer opens a day: an environment is open once only. What was
+	 * booked is in `carried`, which is cleared first. */
 
 #endif

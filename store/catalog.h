@@ -42,8 +42,7 @@ bool catalog_key_by_hash(struct catalog *c, const uint8_t hash[KEY_HASH_BYTES], 
  * A key's document:
  * {"id":"key_<16 hex>","slug":"...","workspace":"...","name":"...",
  *  "config":"slug"|null, "allow_config_override":true, "metadata":{...},
- *  "rate_limits":[{"type":"requests","unit":"rpm","value":60}],
- *  "usage_limits":[{"type":"cost","credit_limit_nusd":1000000000,"period":"total|daily|weekly|monthly"}],
+ *  "user":"..."|null, "rate_limits":[...], "usage_limits":[...] (as in policy/limit.h),
  *  "allowed_models":["claude-*"]|null, "expires_at":"2026-12-31T00:00:00Z"|null,
  *  "enabled":true, "created_at":"...", "rotated_at":null,
  *  "hashes":[{"sha256":"<64 hex>","expires_at":null}]}

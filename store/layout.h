@@ -20,7 +20,7 @@ struct stored_head {
 	uint32_t charges;
 };
 _Static_assert(sizeof(struct stored_head) == 24, "the stored form of a record");
-_Static_assert(sizeof(struct ring_charge) == 40, "the stored form of a charge");
+_Static_assert(sizeof(struct ring_charge) == 64, "the stored form of a charge");
 
 /* A key of `positions`. */
 struct position_key {
@@ -38,16 +38,19 @@ position_key(uint64_t epoch, uint32_t worker)
 	return k;
 }
 
-/* A key of `meters` is hi, lo. Its value: */
+/* A key of `meters` is hi, lo. Its value is this, and what the meter is called. */
 struct stored_level {
-	uint32_t period;	/* enum meter_period */
-	uint32_t reserved;
-	int64_t period_index;
-	int64_t spent_nusd;
+	uint64_t what;		/* of the newest charge */
+	int64_t period_index;	/* budget: the newest period that something was booked in */
+	int64_t spent;		/* budget: in that period; see levels.h for why it may be below 0 */
+	int64_t full_wall_ns;	/* bucket */
+	uint64_t epoch, step;	/* of the newest charge */
 };
-_Static_assert(sizeof(struct stored_level) == 24, "the stored form of a level");
+_Static_assert(sizeof(struct stored_level) == 48, "the stored form of a level");
 
-/* The last sequence of a worker's ring, per arena. */
+#define RINGS_MAX (WORKERS_MAX + 1)	/* the workers', and that of the tools */
+
+/* The last sequence of a ring, per arena. `worker` is its row. */
 struct position {
 	uint64_t epoch, sequence;
 	uint32_t worker;

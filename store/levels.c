@@ -1,94 +1,21 @@
 /*
  * store/levels.c -- see levels.h.
  *
- * A charge names its period. One of a newer period than the stored level
+ * A booking names its period. One of a newer period than the stored level
  * starts the level again; one of an older period (rings are drained one by
  * one, so midnight may be met twice) changes nothing, because that period's
- * level is no longer asked for by anyone.
+ * level is no longer asked for by anyone. Where the limit has got another kind
+ * of period, the ledger's rule holds: what was spent is kept if the newer
+ * period contains the older one.
  */
 #include "store/levels.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-#define LEVELS_MAP_BYTES ((size_t)1 << 30)	/* about ten million meters */
-#define SPENDING_FIRST 256
-
-static int
-charge_order(const void *pa, const void *pb)
-{
-	const struct ring_charge *a = pa, *b = pb;
-
-	if (a->id.hi != b->id.hi)
-		return a->id.hi < b->id.hi ? -1 : 1;
-	if (a->id.lo != b->id.lo)
-		return a->id.lo < b->id.lo ? -1 : 1;
-	if (a->period != b->period)
-		return a->period < b->period ? -1 : 1;
-	if (a->period_index != b->period_index)
-		return a->period_index < b->period_index ? -1 : 1;
-	return 0;
-}
-
-/* A level that would not fit into 64 bits stays at their end. */
-static int64_t
-sum_of(int64_t a, int64_t b)
-{
-	int64_t sum;
-
-	if (__builtin_add_overflow(a, b, &sum))
-		return a < 0 ? INT64_MIN : INT64_MAX;
-	return sum;
-}
-
-/* One sum for each meter and period, oldest period first. */
-static void
-spending_merge(struct spending *s)
-{
-	size_t kept = 0;
-
-	if (s->count == 0)
-		return;
-	qsort(s->charge, s->count, sizeof(*s->charge), charge_order);
-	for (size_t i = 1; i < s->count; i++) {
-		struct ring_charge *last = &s->charge[kept];
-
-		if (charge_order(last, &s->charge[i]) == 0)
-			last->amount_nusd = sum_of(last->amount_nusd, s->charge[i].amount_nusd);
-		else
-			s->charge[++kept] = s->charge[i];
-	}
-	s->count = kept + 1;
-}
-
-int
-spending_add(struct spending *s, const struct ring_charge *c)
-{
-	if (s->count == s->room) {
-		spending_merge(s);
-		/* Growing at half keeps the merges rare. */
-		if (s->count >= s->room / 2) {
-			size_t room = s->room ? s->room * 2 : SPENDING_FIRST;
-			struct ring_charge *grown = reallocarray(s->charge, room, sizeof(*grown));
-
-			if (!grown)
-				return ENOMEM;
-			s->charge = grown;
-			s->room = room;
-		}
-	}
-	s->charge[s->count++] = *c;
-	return 0;
-}
-
-void
-spending_free(struct spending *s)
-{
-	free(s->charge);
-	*s = (struct spending){ 0 };
-}
+#define LEVELS_MAP_BYTES ((size_t)1 << 30)	/* some five million meters */
+#define ID_BYTES 16
 
 int
 levels_open(struct levels *l, const char *data_dir, enum environment_mode mode)
@@ -144,45 +71,170 @@ levels_position(struct levels *l, uint64_t epoch, uint32_t worker, uint64_t *seq
 	return rc;
 }
 
-static int
-book_charge(struct levels *l, MDB_txn *txn, const struct ring_charge *c)
+/* ---- a meter's entry ---- */
+
+static void
+id_write(uint8_t out[ID_BYTES], struct meter_id id)
 {
-	struct stored_level level = { .period = c->period, .period_index = c->period_index };
-	uint8_t id[16];
-	MDB_val key = { sizeof(id), id }, value;
+	be64_write(out, id.hi);
+	be64_write(out + 8, id.lo);
+}
+
+static bool
+entry_read(const MDB_val *value, struct stored_level *out, struct slice *name)
+{
+	if (value->mv_size < sizeof(*out) || value->mv_size >= sizeof(*out) + METER_NAME_BYTES)
+		return false;
+	memcpy(out, value->mv_data, sizeof(*out));
+	*name = (struct slice){ (const char *)value->mv_data + sizeof(*out), value->mv_size - sizeof(*out) };
+	return true;
+}
+
+static int64_t
+shown(int64_t spent)
+{
+	return spent > 0 ? spent : 0;
+}
+
+static struct level
+level_of(const struct stored_level *s)
+{
+	return (struct level){
+		.known = true,
+		.what = s->what,
+		.period_index = s->period_index,
+		.spent = shown(s->spent),
+		.full_wall_ns = s->full_wall_ns,
+	};
+}
+
+int
+levels_get(struct levels *l, MDB_txn *txn, struct meter_id id, struct level *out)
+{
+	uint8_t bytes[ID_BYTES];
+	MDB_val key = { sizeof(bytes), bytes }, value;
+	struct stored_level stored;
+	struct slice name;
 	int rc;
 
-	be64_write(id, c->id.hi);
-	be64_write(id + 8, c->id.lo);
+	*out = (struct level){ .known = false };
+	id_write(bytes, id);
 	rc = mdb_get(txn, l->meters, &key, &value);
-	if (rc && rc != MDB_NOTFOUND)
-		return rc;
-	if (!rc) {
-		struct stored_level old;
+	if (rc)
+		return rc == MDB_NOTFOUND ? 0 : rc;
+	if (!entry_read(&value, &stored, &name))
+		return MDB_CORRUPTED;
+	*out = level_of(&stored);
+	return 0;
+}
 
-		if (value.mv_size != sizeof(old))
-			return MDB_CORRUPTED;
-		memcpy(&old, value.mv_data, sizeof(old));
-		if (old.period == c->period && old.period_index > c->period_index)
-			return 0;
-		if (old.period == c->period && old.period_index == c->period_index)
-			level.spent_nusd = old.spent_nusd;
+/* ---- booking ---- */
+
+/* Is it of a later step than all that the level has? */
+static bool
+is_newer(const struct stored_level *l, const struct booking *b)
+{
+	return b->epoch != l->epoch || b->step >= l->step;
+}
+
+static void
+book_budget(struct stored_level *l, struct booking *b)
+{
+	struct period was = meter_what_period(l->what), is = meter_what_period(b->what);
+	bool newer = is_newer(l, b);
+
+	if (spending_same_kind(l->what, b->what)) {
+		if (b->period_index < l->period_index)
+			return;
+		if (b->period_index > l->period_index)
+			l->spent = 0;
+		l->period_index = b->period_index;
+	} else if (newer) {
+		if (!period_contains(is, b->period_index, was, l->period_index))
+			l->spent = 0;
+		l->period_index = b->period_index;
+	} else if (!period_contains(was, l->period_index, is, b->period_index)) {
+		return;
 	}
-	level.spent_nusd = sum_of(level.spent_nusd, c->amount_nusd);
-	value = (MDB_val){ sizeof(level), &level };
+	b->before = shown(l->spent);
+	l->spent = spending_sum(l->spent, b->amount);
+	b->after = shown(l->spent);
+	b->booked = true;
+	if (newer) {
+		l->what = b->what;
+		l->epoch = b->epoch;
+		l->step = b->step;
+	}
+}
+
+static void
+book_bucket(struct stored_level *l, const struct booking *b)
+{
+	if (!is_newer(l, b))
+		return;
+	l->what = b->what;
+	l->full_wall_ns = b->full_wall_ns;
+	l->epoch = b->epoch;
+	l->step = b->step;
+}
+
+/* The name that the meter has in memory now; it is looked up when the stored
+ * one may be of another time, not at each booking. */
+static struct slice
+name_now(struct arena *names, const struct booking *b, const struct stored_level *l, struct slice stored,
+    struct meter_view *view)
+{
+	if (!names || (stored.n > 0 && l->epoch == b->epoch))
+		return stored;
+	if (!ledger_meter(names, b->id, (struct now){ 0 }, view) || view->name[0] == '\0')
+		return stored;
+	return slice_of(view->name);
+}
+
+static int
+book_one(struct levels *l, MDB_txn *txn, struct booking *b, struct arena *names)
+{
+	struct { struct stored_level level; char name[METER_NAME_BYTES]; } entry;
+	struct stored_level level = { .what = b->what, .period_index = b->period_index };
+	struct slice name = SLICE_NONE;
+	struct meter_view view;
+	uint8_t id[ID_BYTES];
+	MDB_val key = { sizeof(id), id }, value;
+	bool fresh;
+	int rc;
+
+	b->booked = false;
+	id_write(id, b->id);
+	rc = mdb_get(txn, l->meters, &key, &value);
+	fresh = rc == MDB_NOTFOUND;
+	if (rc && !fresh)
+		return rc;
+	if (!fresh && !entry_read(&value, &level, &name))
+		return MDB_CORRUPTED;
+	name = name_now(names, b, &level, name, &view);
+	if (meter_what_kind(b->what) == METER_BUCKET)
+		book_bucket(&level, b);
+	else
+		book_budget(&level, b);
+	if (fresh && !names)
+		level.spent = shown(level.spent);
+	entry.level = level;
+	if (name.n > 0)
+		memcpy(entry.name, name.p, name.n);
+	value = (MDB_val){ sizeof(level) + name.n, &entry };
 	return mdb_put(txn, l->meters, &key, &value, 0);
 }
 
 static int
-book(struct levels *l, const struct spending *s, const struct position *p, size_t n)
+book(struct levels *l, const struct spending *s, const struct position *p, size_t n, struct arena *names)
 {
 	MDB_txn *txn;
 	int rc = environment_begin(l->env, ENVIRONMENT_WRITE, &txn);
 
 	if (rc)
 		return rc;
-	for (size_t i = 0; i < s->count && !rc; i++)
-		rc = book_charge(l, txn, &s->charge[i]);
+	for (uint32_t i = 0; i < s->count && !rc; i++)
+		rc = book_one(l, txn, &s->booking[i], names);
 	for (size_t i = 0; i < n && !rc; i++) {
 		struct position_key pk = position_key(p[i].epoch, p[i].worker);
 		uint64_t sequence = p[i].sequence;
@@ -198,16 +250,18 @@ book(struct levels *l, const struct spending *s, const struct position *p, size_
 }
 
 int
-levels_book(struct levels *l, struct spending *s, const struct position *p, size_t n)
+levels_book(struct levels *l, struct spending *s, const struct position *p, size_t n, struct arena *names)
 {
 	int rc;
 
-	spending_merge(s);
+	spending_order(s);
 	do
-		rc = book(l, s, p, n);
+		rc = book(l, s, p, n, names);
 	while (rc == MDB_MAP_FULL && environment_grow(l->env) == 0);
 	return rc;
 }
+
+/* ---- reading ---- */
 
 int
 levels_each(struct levels *l, reader_meter_fn *each, void *arg)
@@ -227,14 +281,15 @@ levels_each(struct levels *l, reader_meter_fn *each, void *arg)
 	}
 	while (more && (rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
 		struct stored_level level;
+		struct stored_meter m;
 
-		if (key.mv_size != 16 || value.mv_size != sizeof(level)) {
+		if (key.mv_size != ID_BYTES || !entry_read(&value, &level, &m.name)) {
 			rc = MDB_CORRUPTED;
 			break;
 		}
-		memcpy(&level, value.mv_data, sizeof(level));
-		more = each(be64_read(key.mv_data), be64_read((const char *)key.mv_data + 8), level.period,
-		    level.period_index, level.spent_nusd, arg);
+		m.id = (struct meter_id){ be64_read(key.mv_data), be64_read((const char *)key.mv_data + 8) };
+		m.level = level_of(&level);
+		more = each(&m, arg);
 	}
 	mdb_cursor_close(cursor);
 	mdb_txn_abort(txn);

@@ -83,6 +83,7 @@ scan_snapshot(struct day *d, struct scan *s, bool *more)
 	be64_write(from, s->next_id);
 	for (rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE); !rc;
 	    rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+		struct ring_charge charges[CHARGES_MAX];
 		struct stored_item item;
 		struct record record;
 
@@ -97,7 +98,10 @@ scan_snapshot(struct day *d, struct scan *s, bool *more)
 		s->next_id = item.id + 1;
 		/* A worker that died before its draft leaves an empty record,
 		 * a newer weir one that this version cannot read. */
-		if (record_decode(item.record, &record) && !s->each(item.id, &record, s->arg)) {
+		if (!record_decode(item.record, &record))
+			continue;
+		memcpy(charges, item.charges, item.head.charges * sizeof(*charges));
+		if (!s->each(item.id, &record, charges, item.head.charges, s->arg)) {
 			s->stopped = true;
 			break;
 		}

@@ -359,9 +359,10 @@ add_numbers(struct buf *out, const struct record_fixed *f)
 {
 	char usd[RECORD_USD_BYTES];
 
-	buf_printf(out, ",\"attempts\":%u,\"total_ns\":%lld,\"upstream_ns\":%lld,\"first_byte_ns\":%lld,\"overhead_ns\":%lld",
+	buf_printf(out, ",\"attempts\":%u,\"total_ns\":%lld,\"upstream_ns\":%lld,\"first_byte_ns\":%lld,\"overhead_ns\":%lld,"
+	    "\"wait_ns\":%lld,\"asked_tokens\":%lld,\"granted_tokens\":%lld",
 	    f->attempts, (long long)f->total_ns, (long long)f->upstream_ns, (long long)f->first_byte_ns,
-	    (long long)f->overhead_ns);
+	    (long long)f->overhead_ns, (long long)f->wait_ns, (long long)f->asked_tokens, (long long)f->granted_tokens);
 	buf_add_str(out, ",\"tokens\":{");
 	for (uint32_t i = 0; i < TOKENS_CLASSES; i++)
 		buf_printf(out, "%s\"%s\":%lld", i > 0 ? "," : "", token_class_name(i), (long long)f->tokens[i]);

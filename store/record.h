@@ -138,9 +138,9 @@ void record_to_json(const struct record *r, uint64_t id, struct buf *out);
 	 * One line, without a line feed, always valid UTF-8. Members: id (a
 	 * decimal string), time (of the start, RFC 3339), status, outcome,
 	 * flags (array of names), route, the other strings under their own
-	 * names ("" if absent), attempts, *_ns, tokens (object by class),
-	 * cost_nusd (integer nano-dollars), cost_usd (decimal dollars,
-	 * "0.038000000"), held_nusd, *_bytes, metadata (object).
+	 * names ("" if absent), attempts, *_ns, asked_tokens, granted_tokens,
+	 * tokens (object by class), cost_nusd (integer nano-dollars), cost_usd
+	 * (decimal dollars, "0.038000000"), held_nusd, *_bytes, metadata (object).
 	 */
 #define RECORD_USD_BYTES 24	/* a sign, ten digits, a point, nine digits, NUL */
 void record_format_usd(int64_t nusd, char *out, size_t size);

@@ -9,6 +9,8 @@
  *	`meters`	(meter id) -> kind, unit, period, period index, spent; or when a bucket is full; name
  *	`positions`	(epoch, worker) -> last sequence whose charges are in `meters`
  *
+ * ("worker" is a ring's row: the workers', then that of the tools.)
+ *
  * A record's id is max(last id + 1, wall clock in ns at the commit): strictly
  * rising, and near enough to time to seek by it. It lies in the day of its id,
  * also when the clock was set back. A flush commits the records first, then
@@ -33,7 +35,7 @@
 
 struct writer;
 
-#define WRITER_BATCH_RECORDS 8192	/* some 6 MB: a commit of a few ms */
+#define WRITER_BATCH_RECORDS 8192	/* some 10 MB: a commit of a few ms */
 
 struct writer *writer_open(const char *data_dir, char *why, size_t why_size);
 	/* Creates what is missing. One at a time (a lock file says who has it).
@@ -53,11 +55,17 @@ int writer_flush(struct writer *w, struct arena *a, uint32_t *records, char *why
 	 * *records 0: they are empty. -1 and a sentence when the store failed
 	 * (disk full): nothing advanced, try again later.
 	 */
+bool writer_drained(const struct writer *w);
+	/* The last flush worked, and read each ring to its end: all that was in
+	 * them when it began is durable. */
 typedef void writer_booked_fn(struct meter_id id, uint64_t what, int64_t before, int64_t after, void *arg);
 void writer_on_booked(struct writer *w, writer_booked_fn *booked, void *arg);
 	/* Called after each commit for each budget that it changed, with what was
-	 * spent before and after (of the same period; a new one begins at 0): exactly
-	 * once for each change, whoever dies. For thresholds. */
+	 * spent before and after (of the same period; a new one begins at 0). These
+	 * come from inside the commit, so no change is told twice, whoever dies; what
+	 * a dead keeper had stored and not booked is told at once, by this call. (A
+	 * death in the moment between commit and call is the one way to miss one.)
+	 * For thresholds. */
 
 /* ---- levels, for a worker that meets a meter which is not in memory ---- */
 

@@ -42,15 +42,19 @@ struct writer {
 	uint64_t last_id;		/* of all days */
 	uint64_t epoch;			/* the arena that booked[] is about */
 	bool epoch_known;
-	uint64_t booked[WORKERS_MAX];	/* last sequence that is stored and booked */
-	struct spending spending;
+	bool drained;			/* by the last flush: see writer_drained() */
+	uint64_t booked[RINGS_MAX];	/* last sequence that is stored and booked */
+	struct spending spending, carried;
+	writer_booked_fn *on_booked;	/* NULL: nobody asked yet */
+	void *on_booked_arg;
 };
 
 /* The items at hand. */
 struct batch {
-	struct ring_cursor cursor[WORKERS_MAX];
-	uint64_t sequence[WORKERS_MAX];	/* last one read; 0: none */
-	uint32_t workers, items, stored;
+	struct ring_cursor cursor[RINGS_MAX];
+	uint64_t sequence[RINGS_MAX];	/* last one read; 0: none */
+	uint32_t rings, items, stored;
+	bool bounded;			/* there may be more in the rings */
 	uint64_t next_id, end_id;	/* end_id: of the day, exclusive */
 };
 
@@ -116,6 +120,29 @@ environments_close(struct writer *w)
 	w->epoch_known = false;
 }
 
+/* Tells what has become of budgets, once. */
+static void
+tell_booked(struct writer *w, struct spending *s)
+{
+	if (!w->on_booked)
+		return;
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct booking *b = &s->booking[i];
+
+		if (b->booked && b->before != b->after)
+			w->on_booked(b->id, b->what, b->before, b->after, w->on_booked_arg);
+	}
+	spending_clear(s);
+}
+
+void
+writer_on_booked(struct writer *w, writer_booked_fn *booked, void *arg)
+{
+	w->on_booked = booked;
+	w->on_booked_arg = arg;
+	tell_booked(w, &w->carried);
+}
+
 static int
 environments_open(struct writer *w, char *why, size_t why_size)
 {
@@ -127,7 +154,7 @@ environments_open(struct writer *w, char *why, size_t why_size)
 	if (!rc)
 		rc = levels_open(&w->levels, w->data_dir, ENVIRONMENT_WRITE);
 	if (!rc)
-		rc = carry_over(&w->levels, w->data_dir, w->options.day_map_bytes);
+		rc = carry_over(&w->levels, w->data_dir, w->options.day_map_bytes, &w->carried);
 	if (!rc)
 		rc = find_last_id(w);
 	if (rc) {
@@ -136,6 +163,7 @@ environments_open(struct writer *w, char *why, size_t why_size)
 		return -1;
 	}
 	w->open = true;
+	tell_booked(w, &w->carried);
 	return 0;
 }
 
@@ -179,6 +207,7 @@ writer_close(struct writer *w)
 		return;
 	environments_close(w);
 	spending_free(&w->spending);
+	spending_free(&w->carried);
 	if (w->lock_fd >= 0)
 		close(w->lock_fd);
 	free(w->data_dir);
@@ -187,12 +216,19 @@ writer_close(struct writer *w)
 
 /* ---- a batch ---- */
 
+/* The workers' and that of the tools. */
+static uint32_t
+rings_of(const struct arena *a)
+{
+	return ledger_tools_row(a) + 1;
+}
+
 static bool
 rings_empty(const struct arena *a)
 {
 	struct ring_item item;
 
-	for (uint32_t i = 0; i < arena_sizes(a).workers; i++) {
+	for (uint32_t i = 0; i < rings_of(a); i++) {
 		struct ring_cursor cursor = ring_begin(a, i);
 
 		if (ring_next(a, i, &cursor, &item))
@@ -209,7 +245,7 @@ learn_epoch(struct writer *w, const struct arena *a)
 
 	if (w->epoch_known && w->epoch == epoch)
 		return 0;
-	for (uint32_t i = 0; i < WORKERS_MAX && !rc; i++)
+	for (uint32_t i = 0; i < RINGS_MAX && !rc; i++)
 		rc = levels_position(&w->levels, epoch, i, &w->booked[i]);
 	w->epoch = epoch;
 	w->epoch_known = !rc;
@@ -253,7 +289,7 @@ store_item(struct writer *w, MDB_txn *txn, struct batch *b, uint32_t worker, con
 		memcpy(p + sizeof(head), item->charge, charges);
 	memcpy(p + sizeof(head) + charges, item->record, item->record_bytes);
 	for (uint32_t i = 0; i < item->charges && !rc; i++)
-		rc = spending_add(&w->spending, &item->charge[i]);
+		rc = spending_add(&w->spending, w->epoch, 0, &item->charge[i]);
 	b->next_id++;
 	b->stored++;
 	return rc;
@@ -269,12 +305,12 @@ store_ring(struct writer *w, MDB_txn *txn, struct batch *b, const struct arena *
 	int rc = 0;
 
 	b->cursor[worker] = ring_begin(a, worker);
-	while (!rc && b->items < WRITER_BATCH_RECORDS && b->next_id < b->end_id &&
-	    ring_next(a, worker, &b->cursor[worker], &item)) {
+	while (!rc && !b->bounded && ring_next(a, worker, &b->cursor[worker], &item)) {
 		b->items++;
 		b->sequence[worker] = item.sequence;
 		if (item.sequence > w->booked[worker])
 			rc = store_item(w, txn, b, worker, &item);
+		b->bounded = b->items == WRITER_BATCH_RECORDS || b->next_id == b->end_id;
 	}
 	if (rc || b->stored == before)
 		return rc;
@@ -288,14 +324,14 @@ store_day(struct writer *w, struct arena *a, struct batch *b)
 	MDB_txn *txn;
 	int rc;
 
-	*b = (struct batch){ .workers = arena_sizes(a).workers };
-	w->spending.count = 0;
+	*b = (struct batch){ .rings = rings_of(a) };
+	spending_clear(&w->spending);
 	rc = choose_day(w, b);
 	if (!rc)
 		rc = environment_begin(w->day.env, ENVIRONMENT_WRITE, &txn);
 	if (rc)
 		return rc;
-	for (uint32_t i = 0; i < b->workers && !rc; i++)
+	for (uint32_t i = 0; i < b->rings && !rc; i++)
 		rc = store_ring(w, txn, b, a, i);
 	if (rc || b->stored == 0) {
 		mdb_txn_abort(txn);
@@ -306,22 +342,22 @@ store_day(struct writer *w, struct arena *a, struct batch *b)
 
 /* Step 2. */
 static int
-book_batch(struct writer *w, const struct batch *b)
+book_batch(struct writer *w, struct arena *a, const struct batch *b)
 {
-	struct position moved[WORKERS_MAX];
+	struct position moved[RINGS_MAX];
 	size_t n = 0;
 
-	for (uint32_t i = 0; i < b->workers; i++)
+	for (uint32_t i = 0; i < b->rings; i++)
 		if (b->sequence[i] > w->booked[i])
 			moved[n++] = (struct position){ w->epoch, b->sequence[i], i };
-	return n > 0 ? levels_book(&w->levels, &w->spending, moved, n) : 0;
+	return n > 0 ? levels_book(&w->levels, &w->spending, moved, n, a) : 0;
 }
 
 /* Step 3. */
 static void
 advance(struct writer *w, struct arena *a, const struct batch *b)
 {
-	for (uint32_t i = 0; i < b->workers; i++) {
+	for (uint32_t i = 0; i < b->rings; i++) {
 		if (b->sequence[i] == 0)
 			continue;
 		ring_advance(a, i, b->cursor[i]);
@@ -339,7 +375,8 @@ writer_flush(struct writer *w, struct arena *a, uint32_t *records, char *why, si
 	int rc;
 
 	*records = 0;
-	if (rings_empty(a))
+	w->drained = rings_empty(a);
+	if (w->drained)
 		return 0;
 	if (!w->open && environments_open(w, why, why_size) != 0)
 		return -1;
@@ -350,44 +387,21 @@ writer_flush(struct writer *w, struct arena *a, uint32_t *records, char *why, si
 		while (rc == MDB_MAP_FULL && environment_grow(w->day.env) == 0);
 	}
 	if (!rc)
-		rc = book_batch(w, &b);
+		rc = book_batch(w, a, &b);
 	if (rc) {
 		environment_why(rc, "write records to", w->data_dir, why, why_size);
 		environments_close(w);
 		return -1;
 	}
+	tell_booked(w, &w->spending);
 	advance(w, a, &b);
+	w->drained = !b.bounded;
 	*records = b.items;
 	return 0;
 }
 
-/* ---- loading ---- */
-
-struct load {
-	struct arena *arena;
-	int64_t now_wall_ns;
-	int rc;
-};
-
-static bool
-load_meter(uint64_t hi, uint64_t lo, uint32_t period, int64_t index, int64_t spent_nusd, void *arg)
+bool
+writer_drained(const struct writer *w)
 {
-	struct load *load = arg;
-	struct meter_id id = { hi, lo };
-
-	/* A level of a period that is over is a row for nothing. */
-	if (period > PERIOD_MONTHLY || index < period_index(period, load->now_wall_ns))
-		return true;
-	load->rc = ledger_load(load->arena, id, period, index, spent_nusd);
-	return load->rc == 0;
-}
-
-int
-writer_load_meters(struct writer *w, struct arena *a)
-{
-	struct load load = { a, w->options.wall_ns(), 0 };
-
-	if (!w->open || levels_each(&w->levels, load_meter, &load) != 0)
-		return -1;
-	return load.rc;
+	return w->drained;
 }
