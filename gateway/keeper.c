@@ -16,9 +16,11 @@
 #include <unistd.h>
 
 #include "gateway/channel.h"
+#include "gateway/limit_alert.h"
 #include "gateway/master.h"
 #include "shm/base/clock.h"
 #include "shm/base/log.h"
+#include "shm/metrics.h"
 #include "store/catalog.h"
 #include "store/records.h"
 #include "upstream/wire/tls.h"
@@ -29,12 +31,22 @@
 #define MESSAGES_A_TURN 16
 #define WHY_BYTES 512
 
+/* Meters that are idle go when more than 7/8 of the rows are taken, until 3/4 are. */
+#define TICK_MS 100
+#define EVICT_PORTION 256		/* between two heartbeats */
+#define EVICT_AGAIN_NS NS_PER_S		/* after a search that did not make enough room */
+#define EVICT_WARN_NS (60 * NS_PER_S)
+
+static const uint32_t idle_ms[] = { 60000, 6000, 1000, 0 };
+
 struct keeper {
 	struct arena *arena;
 	struct settings *settings;	/* counted: ours */
 	struct writer *writer;		/* NULL: could not be opened yet */
 	int signal_fd, control_fd;	/* control_fd -1: the master is gone */
 	int64_t heartbeat_ns;		/* when the next one is due */
+	int64_t tick_ns, evict_ns, warn_ns;	/* likewise */
+	uint64_t tick, durable_tick;	/* what was charged before the latter is in the store */
 	bool failing;			/* the store; has been logged */
 	bool stopping;
 };
@@ -45,8 +57,9 @@ static void
 note_failure(struct keeper *k, const char *why)
 {
 	if (!k->failing)
-		log_error("the store fails, records wait in memory: %s", why);
+		log_error("the store fails, nothing new is admitted, records wait in memory: %s", why);
 	k->failing = true;
+	arena_store_failing_set(k->arena, true);
 }
 
 static void
@@ -55,6 +68,17 @@ note_success(struct keeper *k)
 	if (k->failing)
 		log_info("the store works again");
 	k->failing = false;
+	arena_store_failing_set(k->arena, false);
+}
+
+static struct writer *
+writer_start(const char *data_dir, struct arena *a, char why[WHY_BYTES])
+{
+	struct writer *w = writer_open(data_dir, why, WHY_BYTES);
+
+	if (w)
+		writer_on_booked(w, limit_alert, a);
+	return w;
 }
 
 /* One batch; false when the store fails. *records 0: the rings are empty. */
@@ -65,11 +89,13 @@ flush(struct keeper *k, uint32_t *records)
 
 	*records = 0;
 	if (!k->writer)
-		k->writer = writer_open(k->settings->data_dir, why, sizeof(why));
+		k->writer = writer_start(k->settings->data_dir, k->arena, why);
 	if (!k->writer || writer_flush(k->writer, k->arena, records, why, sizeof(why)) != 0) {
 		note_failure(k, why);
 		return false;
 	}
+	if (writer_drained(k->writer))
+		k->durable_tick = k->tick;
 	note_success(k);
 	return true;
 }
@@ -186,6 +212,62 @@ heartbeat(struct keeper *k)
 	k->heartbeat_ns = now + HEARTBEAT_NS;
 }
 
+/* ---- the table of meters ---- */
+
+/* Before a flush, so that what was charged before is in the rings that it reads. */
+static void
+tick(struct keeper *k)
+{
+	int64_t now = clock_mono_ns();
+
+	if (now < k->tick_ns)
+		return;
+	k->tick = ledger_tick(k->arena);
+	k->tick_ns = now + TICK_MS * NS_PER_MS;
+}
+
+static uint32_t
+meters_at(const struct keeper *k, uint32_t eighths)
+{
+	return (uint32_t)((uint64_t)arena_sizes(k->arena).meters * eighths / 8);
+}
+
+/* Until there is room, or all that are idle for so long are out. */
+static void
+evict_idle(struct keeper *k, uint64_t idle_ticks)
+{
+	uint32_t out = EVICT_PORTION;
+
+	while (out == EVICT_PORTION && ledger_meters_used(k->arena) > meters_at(k, 6)) {
+		const struct now now = { clock_mono_ns(), clock_wall_ns() };
+
+		out = ledger_evict(k->arena, k->durable_tick, idle_ticks, EVICT_PORTION, now);
+		if (out > 0)
+			metrics_add(k->arena, metrics_keeper_row(k->arena), COUNTER_EVICTED, out);
+		heartbeat(k);
+	}
+}
+
+static void
+evict(struct keeper *k)
+{
+	uint32_t tick_ms = k->settings->flush_ms > TICK_MS ? k->settings->flush_ms : TICK_MS;
+	int64_t now = clock_mono_ns();
+
+	if (ledger_meters_used(k->arena) <= meters_at(k, 7) || now < k->evict_ns)
+		return;
+	for (size_t i = 0; i < sizeof(idle_ms) / sizeof(*idle_ms); i++)
+		evict_idle(k, idle_ms[i] / tick_ms);
+	if (ledger_meters_used(k->arena) <= meters_at(k, 7))
+		return;
+	k->evict_ns = now + EVICT_AGAIN_NS;
+	if (now < k->warn_ns)
+		return;
+	k->warn_ns = now + EVICT_WARN_NS;
+	log_warn("%u of %u rows for limits are taken and in use: raise ledger.meters, or requests that need another one are refused",
+	    ledger_meters_used(k->arena), arena_sizes(k->arena).meters);
+}
+
 int
 keeper_run(struct arena *a, struct settings *s, int control_fd)
 {
@@ -200,8 +282,11 @@ keeper_run(struct arena *a, struct settings *s, int control_fd)
 		return 1;
 	}
 	while (!k.stopping) {
-		bool works = flush(&k, &records);
+		bool works;
 
+		tick(&k);
+		works = flush(&k, &records);
+		evict(&k);
 		heartbeat(&k);
 		/* A full batch is followed by the next one at once. */
 		wait_turn(&k, !works ? RETRY_MS : records >= WRITER_BATCH_RECORDS ? 0 : (int)k.settings->flush_ms);
@@ -223,7 +308,7 @@ complain(const char *what)
 }
 
 int
-keeper_recover(struct arena *a, const char *data_dir, bool load_meters)
+keeper_recover(struct arena *a, const char *data_dir)
 {
 	uint32_t records = 1;
 	struct catalog *catalog;
@@ -232,7 +317,7 @@ keeper_recover(struct arena *a, const char *data_dir, bool load_meters)
 	int status = 0;
 
 	signal(SIGXFSZ, SIG_IGN);
-	writer = writer_open(data_dir, why, sizeof(why));
+	writer = writer_start(data_dir, a, why);
 	if (!writer)
 		return complain(why);
 	catalog = catalog_open(data_dir, true, why, sizeof(why));
@@ -246,10 +331,6 @@ keeper_recover(struct arena *a, const char *data_dir, bool load_meters)
 			complain(why);
 			status = 1;
 		}
-	}
-	if (status == 0 && load_meters && writer_load_meters(writer, a) != 0) {
-		complain("the budget levels of the store do not fit into memory: raise the setting ledger.meters");
-		status = 1;
 	}
 	writer_close(writer);
 	return status;

@@ -3,7 +3,11 @@
  *
  * Every flush_ms it drains the rings into the store in group commits. It can
  * die at any instant and be started again: nothing is lost or counted twice.
- * While the store fails it keeps trying, and the rings hold the records.
+ * While the store fails it keeps trying, the rings hold the records, and the
+ * arena says so: nothing new is admitted (arena_store_failing()).
+ *
+ * It also keeps the table of meters from filling up: those that nobody used
+ * for a while, and whose state the store has, are taken out.
  */
 #ifndef WEIR_GATEWAY_KEEPER_H
 #define WEIR_GATEWAY_KEEPER_H
@@ -15,9 +19,9 @@ int keeper_run(struct arena *a, struct settings *s, int control_fd);
 	/* The process's main function. On SIGTERM it drains what is there and
 	 * returns 0. control_fd: gateway/channel.h; end-of-file means that the
 	 * master is gone: drain and return. */
-int keeper_recover(struct arena *a, const char *data_dir, bool load_meters);
-	/* A short-lived child at start, before any worker: makes the store,
-	 * drains what a previous run left in the rings until they are empty,
-	 * and (load_meters) loads durable levels into a new arena. Exit status. */
+int keeper_recover(struct arena *a, const char *data_dir);
+	/* A short-lived child at start, before any worker: makes the store, and
+	 * drains what a previous run left in the rings until they are empty. Exit
+	 * status. */
 
 #endif
