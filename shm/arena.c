@@ -68,13 +68,15 @@ layout_hash(void)
 		sizeof(pthread_mutex_t), sizeof(struct arena_sizes),
 		sizeof(struct shm_header), FIELD(shm_header, sizes), FIELD(shm_header, at),
 		INDEX_FACTOR, FIELD(shm_header, ledger),
-		sizeof(struct shm_ledger), FIELD(shm_ledger, sequence), FIELD(shm_ledger, meters_used),
+		sizeof(struct shm_ledger), FIELD(shm_ledger, sequence), FIELD(shm_ledger, tick),
+		FIELD(shm_ledger, meters_fresh), FIELD(shm_ledger, store_failing), ROWS_BESIDE,
 		sizeof(struct shm_proc), FIELD(shm_proc, restarts),
 		sizeof(struct shm_undo), sizeof(struct shm_journal), FIELD(shm_journal, undo),
 		sizeof(struct shm_worker), FIELD(shm_worker, inflight), FIELD(shm_worker, ring_tail),
 		FIELD(shm_worker, journal),
 		sizeof(struct shm_meter), FIELD(shm_meter, what), FIELD(shm_meter, level),
 		FIELD(shm_meter, period_index),
+		sizeof(struct shm_name), FIELD(shm_name, group), WHAT_TYPE_MASK, WHAT_PERIOD_MASK,
 		sizeof(struct shm_hold), FIELD(shm_hold, row), sizeof(struct inflight),
 		FIELD(inflight, hold), FIELD(inflight, metered), FIELD(inflight, text),
 		sizeof(struct shm_item), FIELD(shm_item, record_bytes), sizeof(struct ring_charge),
@@ -144,12 +146,13 @@ header_plan(struct shm_header *h, const struct arena_sizes *s)
 
 	h->sizes = *s;
 	h->at.procs = section(&end, PROC_COUNT, sizeof(struct shm_proc));
-	h->at.workers = section(&end, s->workers, sizeof(struct shm_worker));
+	h->at.workers = section(&end, s->workers + ROWS_BESIDE, sizeof(struct shm_worker));
 	h->at.meters = section(&end, s->meters, sizeof(struct shm_meter));
 	h->at.index = section(&end, (uint64_t)s->meters * INDEX_FACTOR, sizeof(uint64_t));
+	h->at.names = section(&end, s->meters, sizeof(struct shm_name));
 	h->at.pages = section(&end, (uint64_t)s->workers * s->inflight, sizeof(struct inflight));
-	h->at.rings = section(&end, s->workers, s->ring_bytes);
-	h->at.metrics = section(&end, s->workers, sizeof(struct shm_metrics));
+	h->at.rings = section(&end, s->workers + 1, s->ring_bytes);
+	h->at.metrics = section(&end, s->workers + 1, sizeof(struct shm_metrics));
 	h->bytes = section(&end, 0, 0);
 }
 
@@ -483,6 +486,18 @@ arena_chown(struct arena *a, uid_t uid, gid_t gid)
 	if (fchown(a->fd, uid, gid) < 0)
 		return -1;
 	return a->lock_fd < 0 ? 0 : fchown(a->lock_fd, uid, gid);
+}
+
+void
+arena_store_failing_set(struct arena *a, bool failing)
+{
+	word_put(&a->header->ledger.store_failing, failing);
+}
+
+bool
+arena_store_failing(const struct arena *a)
+{
+	return word_get(&a->header->ledger.store_failing) != 0;
 }
 
 /* ---- the process table ---- */

@@ -6,12 +6,13 @@
  * look. It holds no pointers: offsets and row numbers only. Sections:
  *
  *	header		magic, layout hash, boot id, sizes, epoch
- *	journal		the ledger's lock and its undo journal (ledger.h)
  *	processes	one row a process: pid, start, heartbeat, restarts
- *	meters		table and index: 128-bit id -> token bucket or budget
+ *	workers		undo journal, free pages and ring of each; then of the tools
+ *			(`weir limits reset`), then of the keeper
+ *	meters		table, index and names: 128-bit id -> bucket, budget, count
  *	in flight	a page for each request that is being served, per worker
- *	rings		finished requests that wait for the keeper, per worker
- *	metrics		counters and histograms, per worker (metrics.h)
+ *	rings		finished requests that wait for the keeper, per worker; of the tools
+ *	metrics		counters and histograms, per worker; of the keeper (metrics.h)
  *
  * The file's blocks are allocated when it is made, so that a full disk fails
  * here and not by SIGBUS in the middle of a request.

@@ -13,26 +13,32 @@
 
 #define LOOKS_MAX 100	/* tries to see a page between two requests */
 
+bool
+inflight_has_room(const struct arena *a, const struct shm_worker *w)
+{
+	return word_get(&w->page_first) > 0 || word_get(&w->page_fresh) < a->header->sizes.inflight;
+}
+
+static struct inflight *
+pages_of(const struct step *s)
+{
+	return layout_pages(s->a, (uint32_t)(s->worker - layout_worker(s->a, 0)));
+}
+
 struct inflight *
 inflight_take(struct step *s)
 {
 	struct shm_worker *w = s->worker;
-	uint32_t worker = (uint32_t)(w - layout_worker(s->a, 0));
-	struct inflight *pages = layout_pages(s->a, worker);
 	uint64_t first = word_get(&w->page_first), fresh = word_get(&w->page_fresh);
-	struct inflight *e;
+	struct inflight *e = &pages_of(s)[first > 0 ? first - 1 : fresh];
 
-	if (first > 0) {
-		e = &pages[first - 1];
+	CHECK(inflight_has_room(s->a, w) && inflight_state(e) == INFLIGHT_FREE);
+	if (first > 0)
 		journal_set(s, &w->page_first, e->next);
-	} else if (fresh < s->a->header->sizes.inflight) {
-		e = &pages[fresh];
+	else
 		journal_set(s, &w->page_fresh, fresh + 1);
-	} else {
-		return NULL;
-	}
-	CHECK(inflight_state(e) == INFLIGHT_FREE);
 	journal_set(s, &w->inflight, word_get(&w->inflight) + 1);
+	word_put(&e->step, word_get(&s->a->header->ledger.sequence));
 	word_put(&e->holds, 0);
 	word_put(&e->record, 0);
 	word_put(&e->metered_at, 0);
@@ -53,8 +59,7 @@ void
 inflight_release(struct step *s, struct inflight *e)
 {
 	struct shm_worker *w = s->worker;
-	uint32_t worker = (uint32_t)(w - layout_worker(s->a, 0));
-	uint64_t number = (uint64_t)(e - layout_pages(s->a, worker)) + 1;
+	uint64_t number = (uint64_t)(e - pages_of(s)) + 1;
 
 	/* `next` means nothing while the page is not in the list. */
 	e->next = word_get(&w->page_first);
@@ -85,14 +90,20 @@ inflight_is_cancel(const struct inflight *e)
 }
 
 void
-inflight_done(struct inflight *e, bool cancel, int64_t cost_nusd)
+inflight_done(struct inflight *e, bool cancel, const struct settled *used)
 {
 	if (inflight_state(e) == INFLIGHT_DONE)
 		return;
-	word_put(&e->cost_nusd, (uint64_t)cost_nusd);
-	CRASH_POINT();
+	word_put_hidden(&e->cost_nusd, (uint64_t)used->cost_nusd);
+	word_put_hidden(&e->tokens, (uint64_t)used->tokens);
 	put_state(e, INFLIGHT_DONE | (cancel ? INFLIGHT_CANCEL : 0));
 	CRASH_POINT();
+}
+
+struct settled
+inflight_used(const struct inflight *e)
+{
+	return (struct settled){ (int64_t)word_get(&e->cost_nusd), (int64_t)word_get(&e->tokens) };
 }
 
 void
@@ -161,7 +172,15 @@ ledger_inflight_count(const struct arena *a, uint32_t worker)
 	return (uint32_t)word_get(&layout_worker(a, worker)->inflight);
 }
 
-/* Adds up the budget holds of a page that is in use; false if it changed
+static bool
+is_cost_budget(const struct shm_hold *h)
+{
+	uint32_t what = atomic_load_explicit(&h->what, memory_order_acquire);
+
+	return meter_what_kind(what) == METER_BUDGET && meter_what_unit(what) == UNIT_NUSD;
+}
+
+/* Adds up the holds on money of a page that is in use; false if it changed
  * hands meanwhile. */
 static bool
 page_held(const struct inflight *e, int64_t *sum)
@@ -172,7 +191,7 @@ page_held(const struct inflight *e, int64_t *sum)
 	if ((status & INFLIGHT_STATE) == INFLIGHT_FREE)
 		return true;
 	for (uint64_t i = 0; i < holds && i < CHARGES_MAX; i++)
-		if (atomic_load_explicit(&e->hold[i].kind, memory_order_acquire) == METER_BUDGET)
+		if (is_cost_budget(&e->hold[i]))
 			*sum += (int64_t)word_get(&e->hold[i].amount);
 	/* Not the same as `status`: from ADMITTED to SENT nothing is lost. */
 	return inflight_state(e) != INFLIGHT_FREE &&

@@ -11,6 +11,9 @@
  *	3. what follows a commit (a ring's visible head) is done for all rings,
  *	   because the holder may have died between the two.
  *
+ * Before that it counts the repair, for ledger_evict(), which looks at pages
+ * without the lock and must not believe what is then taken back.
+ *
  * `sequence` is odd during a step. It lets those who look without the lock
  * see that they looked at the wrong moment, and those who wait for the lock
  * wait without touching the line that it is in.
@@ -72,7 +75,9 @@ ledger_repair(struct arena *a)
 	struct shm_ledger *l = &a->header->ledger;
 	uint64_t sequence = word_get(&l->sequence);
 
-	for (uint32_t i = 0; i < a->header->sizes.workers; i++) {
+	word_put(&l->repairs, word_get(&l->repairs) + 1);
+	CRASH_POINT();
+	for (uint32_t i = 0; i < layout_rows(a); i++) {
 		struct shm_worker *w = layout_worker(a, i);
 
 		if (word_get(&w->journal.count) > 0)
@@ -115,9 +120,9 @@ ledger_unlock(struct arena *a)
 }
 
 struct step
-journal_begin(struct arena *a, uint32_t worker)
+journal_begin(struct arena *a, uint32_t row)
 {
-	struct step s = { .a = a, .worker = layout_worker(a, worker) };
+	struct step s = { .a = a, .worker = layout_worker(a, row) };
 	struct shm_ledger *l = &a->header->ledger;
 
 	ledger_lock(a);
@@ -130,6 +135,7 @@ void
 journal_undo(struct step *s)
 {
 	roll_back(s->a, &s->worker->journal);
+	s->notes = 0;
 }
 
 void
@@ -137,6 +143,7 @@ journal_commit(struct step *s)
 {
 	CRASH_POINT();
 	word_put(&s->worker->journal.count, 0);
+	s->notes = 0;
 	CRASH_POINT();
 }
 
@@ -145,7 +152,7 @@ journal_end(struct step *s)
 {
 	struct shm_ledger *l = &s->a->header->ledger;
 
-	CHECK(word_get(&s->worker->journal.count) == 0);
+	CHECK(s->notes == 0);
 	word_put(&s->worker->ring_visible, word_get(&s->worker->ring_head));
 	CRASH_POINT();
 	word_put(&l->sequence, word_get(&l->sequence) + 1);

@@ -31,6 +31,7 @@ void ledger_crash_point(void);
 struct step {
 	struct arena *a;
 	struct shm_worker *worker;	/* for whom, and whose journal is used */
+	uint64_t notes;			/* in the journal: its count, kept at hand */
 };
 
 int ledger_lock_init(struct shm_ledger *l) MUST_CHECK;
@@ -40,9 +41,11 @@ void ledger_lock(struct arena *a);
 void ledger_unlock(struct arena *a);
 void ledger_repair(struct arena *a);
 	/* Rolls back a step that was left open. The lock is held, or the caller
-	 * is alone. */
+	 * is alone. Counts in `repairs`: whoever looked at words without the lock
+	 * may have seen some that are now undone. */
 
-struct step journal_begin(struct arena *a, uint32_t worker);
+struct step journal_begin(struct arena *a, uint32_t row);
+	/* `row`: a worker's, or one of those beside them. */
 void journal_undo(struct step *s);
 	/* All words are as journal_begin() found them; the step goes on. */
 void journal_commit(struct step *s);
@@ -53,7 +56,7 @@ static inline void
 journal_set(struct step *s, _Atomic uint64_t *word, uint64_t value)
 {
 	struct shm_journal *j = &s->worker->journal;
-	uint64_t n = word_get(&j->count);
+	uint64_t n = s->notes;
 
 	/* Each of the two word_put() is a release: the note is complete before
 	 * it counts, and counts before the word changes. */
@@ -61,8 +64,24 @@ journal_set(struct step *s, _Atomic uint64_t *word, uint64_t value)
 	j->undo[n].offset = (uint64_t)((char *)word - (char *)s->a->header);
 	j->undo[n].old = word_get(word);
 	CRASH_POINT();
+	s->notes = n + 1;
 	word_put(&j->count, n + 1);
 	CRASH_POINT();
+	word_put(word, value);
+	CRASH_POINT();
+}
+
+static inline void
+journal_set_if_new(struct step *s, _Atomic uint64_t *word, uint64_t value)
+{
+	if (word_get(word) != value)
+		journal_set(s, word, value);
+}
+
+/* A word that nobody looks at yet: of a free row, a free page. Not noted. */
+static inline void
+word_put_hidden(_Atomic uint64_t *word, uint64_t value)
+{
 	word_put(word, value);
 	CRASH_POINT();
 }

@@ -12,8 +12,8 @@
  *
  * Ordering: every store of a word is a release and every load an acquire.
  * That costs nothing on x86 and one instruction elsewhere, and it is all that
- * the two readers without a lock need: the keeper (ring.c) and the lookers
- * (meter.c).
+ * the readers without a lock need: the keeper (ring.c, evict.c) and those who
+ * look (view.c).
  */
 #ifndef WEIR_SHM_LAYOUT_H
 #define WEIR_SHM_LAYOUT_H
@@ -28,7 +28,7 @@
 #include "shm/metrics.h"
 #include "shm/ring.h"
 
-#define LAYOUT_VERSION 1	/* raise when a meaning changes and no size does */
+#define LAYOUT_VERSION 2	/* raise when a meaning changes and no size does */
 
 static inline uint64_t
 word_get(const _Atomic uint64_t *w)
@@ -43,17 +43,32 @@ word_put(_Atomic uint64_t *w, uint64_t value)
 }
 
 /*
- * The ledger's lock. Three lines of cache: who waits for the lock reads only
- * `sequence`, so it does not take the other two from the one who works.
+ * The ledger's lock. Who waits for the lock reads only the line of `sequence`,
+ * so it does not take the others from the one who works. The last line changes
+ * when meters come and go, and everybody reads it.
  *
  *	mutex		all; robust and process-shared
  *	sequence	the lock's holder: odd while a step is under way
- *	meters_used	journalled
+ *	tick		keeper, under the lock: a coarse clock of flushes (evict.c)
+ *	meters_fresh	journalled; rows from here on were never used
+ *	meters_used	journalled; rows that are taken
+ *	meters_free	journalled; list of rows that were given back: row + 1, or 0
+ *	evictions	journalled; steps that took meters out
+ *	repairs		the lock's holder: steps that were rolled back for the dead
+ *	evict_row	keeper: where ledger_evict() goes on
+ *	store_failing	keeper
  */
 struct shm_ledger {
 	_Alignas(CACHE_LINE) pthread_mutex_t mutex;
 	_Alignas(CACHE_LINE) _Atomic uint64_t sequence;
-	_Alignas(CACHE_LINE) _Atomic uint64_t meters_used;	/* rows that are taken */
+	_Atomic uint64_t tick;
+	_Alignas(CACHE_LINE) _Atomic uint64_t meters_fresh;
+	_Atomic uint64_t meters_used;
+	_Atomic uint64_t meters_free;
+	_Atomic uint64_t evictions;
+	_Atomic uint64_t repairs;
+	_Atomic uint64_t evict_row;
+	_Atomic uint64_t store_failing;
 };
 
 /* First in the file. Writer: the master, when it creates it. */
@@ -65,7 +80,7 @@ struct shm_header {
 	uint64_t epoch;
 	struct arena_sizes sizes;
 	struct shm_sections {		/* offsets in bytes */
-		uint64_t procs, workers, meters, index, pages, rings, metrics;
+		uint64_t procs, workers, meters, index, names, pages, rings, metrics;
 	} at;
 	struct shm_ledger ledger;
 };
@@ -100,10 +115,15 @@ struct shm_journal {
  * A worker's part of the ledger. Writer: whoever acts for that worker (itself,
  * or the master after its death), under the lock; ring_tail: the keeper.
  *
+ * Behind the workers' rows stand two more: that of the tools, with a ring, and
+ * that of the keeper, of which only the journal is used.
+ *
  * Ring positions are bytes since the beginning of time; modulo ring_bytes they
  * are places in the ring. ring_head belongs to the step and may be rolled
  * back; ring_visible follows it after the commit, and is what the keeper sees.
  */
+#define ROWS_BESIDE 2
+
 struct shm_worker {
 	_Alignas(CACHE_LINE) _Atomic uint64_t ring_head;	/* journalled */
 	_Atomic uint64_t ring_sequence;	/* journalled; of the last item */
@@ -116,29 +136,64 @@ struct shm_worker {
 };
 
 /*
- * A meter: one line of cache. All words journalled. Rows are given out in order
- * and never given back: a row number stays true for as long as the arena lives.
+ * A meter: one line of cache. All words are journalled, except while its row is
+ * free (both words of the id are 0): then they mean nothing, and who takes the
+ * row writes them before the id. A row that is not free keeps its number.
+ *
+ * `what` has in its upper half the tick of the meter's last use, in its lower
+ * half what WHAT_* say: ring_charge.what. Then, by kind:
+ *
+ *		limit		window_ns	level		held
+ *	bucket	a window's	the window's ns	full at (mono)	holds, ns; 0 if of requests
+ *	budget	a period's	the alert level	spent		holds
+ *	concur.	at a time	0		0		in flight
+ *	group	meters at most	0		meters		0
+ *
+ * period_index: the period that a budget's `level` is of.
  *
  * The index has INDEX_FACTOR words for each row, journalled too: 0, or the
  * upper half of the id's hash << 32 | row + 1.
  */
 #define INDEX_FACTOR 2
 
+#define WHAT_KIND(what) ((what) & 7)
+#define WHAT_UNIT(what) ((what) >> 3 & 7)
+#define WHAT_MODE(what) ((what) >> 6 & 7)
+#define WHAT_PERIOD(what) ((what) >> 9 & 7)
+#define WHAT_DAYS(what) ((what) >> 12 & 511)
+#define WHAT_ANCHOR(what) ((what) >> 21 & 511)
+#define WHAT_TYPE_MASK UINT64_C(0x3f)		/* kind and unit: never change */
+#define WHAT_MODE_MASK UINT64_C(0x1c0)
+#define WHAT_PERIOD_MASK UINT64_C(0x3ffffe00)	/* with days and anchor */
+#define WHAT_TICK_SHIFT 32
+
 struct shm_meter {
-	_Alignas(CACHE_LINE) _Atomic uint64_t id_hi;	/* both 0: the row is free */
+	_Alignas(CACHE_LINE) _Atomic uint64_t id_hi;
 	_Atomic uint64_t id_lo;
-	_Atomic uint64_t what;		/* enum meter_kind | enum meter_period << 8 */
-	_Atomic uint64_t limit;		/* as of the last use, for those who look */
-	_Atomic uint64_t window_ns;	/* likewise; bucket */
-	_Atomic uint64_t level;		/* bucket: full again at this mono ns; budget: spent nusd */
-	_Atomic uint64_t held;		/* budget: nusd */
-	_Atomic uint64_t period_index;	/* budget: the period that `level` is of */
+	_Atomic uint64_t what;
+	_Atomic uint64_t limit;		/* this and window_ns: as of the last use */
+	_Atomic uint64_t window_ns;
+	_Atomic uint64_t level;
+	_Atomic uint64_t held;
+	_Atomic uint64_t period_index;
 };
 
+/* Beside each meter, what is seldom needed. Written while the row is free. */
+struct shm_name {
+	_Alignas(CACHE_LINE) _Atomic uint64_t text[METER_NAME_BYTES / 8];	/* bytes, NUL-terminated */
+	_Atomic uint64_t group;	/* row + 1 of the METER_GROUP that counts this one; 0: none */
+	_Atomic uint64_t next;	/* in the list of free rows: row + 1, or 0 */
+};
+
+/* What a request took from one meter. All that a settle of a request bucket
+ * needs is here, so that it need not touch the meter. */
 struct shm_hold {
-	_Atomic uint64_t amount;	/* bucket: ns of refill; budget: nusd */
+	_Atomic uint64_t id_hi, id_lo;
+	_Atomic uint64_t amount;	/* bucket: ns of refill; else units; postpaid: 0 */
+	_Atomic uint64_t units;		/* that were asked for */
+	_Atomic uint64_t after;		/* bucket: its level behind that */
 	_Atomic uint32_t row;		/* of the meter */
-	_Atomic uint32_t kind;
+	_Atomic uint32_t what;		/* of the charge: lower half of shm_meter.what */
 };
 
 /*
@@ -158,8 +213,10 @@ struct inflight {
 	_Alignas(CACHE_LINE) _Atomic uint64_t status;
 	_Atomic uint64_t record;
 	_Atomic uint64_t metered_at;	/* the valid copy */
-	_Atomic uint64_t cost_nusd;	/* in state DONE */
+	_Atomic uint64_t cost_nusd;	/* this and tokens: in state DONE */
+	_Atomic uint64_t tokens;
 	_Atomic uint64_t holds;
+	_Atomic uint64_t step;		/* `sequence` of its admission */
 	uint64_t next;			/* free list: page number + 1, or 0 */
 	struct shm_hold hold[CHARGES_MAX];
 	struct metered metered[2];
@@ -197,14 +254,23 @@ _Static_assert(sizeof(struct shm_meter) == CACHE_LINE, "one line a meter");
 _Static_assert(sizeof(struct shm_proc) == CACHE_LINE, "one line a process");
 _Static_assert(sizeof(struct shm_journal) == 4096, "a page");
 _Static_assert(sizeof(struct inflight) == INFLIGHT_ENTRY_BYTES, "see limits.h");
+_Static_assert(sizeof(struct shm_name) == 2 * CACHE_LINE, "two lines a name");
+_Static_assert(sizeof(struct shm_hold) == 48, "no holes");
 _Static_assert(sizeof(struct shm_item) == RING_ALIGN, "fits before the end of a ring");
-_Static_assert(sizeof(struct ring_charge) == 40, "in ring items");
+_Static_assert(sizeof(struct ring_charge) == 64, "in ring items");
+
+/* Rows of struct shm_worker: the workers, the tools, the keeper. */
+static inline uint32_t
+layout_rows(const struct arena *a)
+{
+	return a->header->sizes.workers + ROWS_BESIDE;
+}
 
 static inline struct shm_worker *
-layout_worker(const struct arena *a, uint32_t worker)
+layout_worker(const struct arena *a, uint32_t row)
 {
-	CHECK(worker < a->header->sizes.workers);
-	return (struct shm_worker *)((char *)a->header + a->header->at.workers) + worker;
+	CHECK(row < layout_rows(a));
+	return (struct shm_worker *)((char *)a->header + a->header->at.workers) + row;
 }
 
 static inline struct shm_meter *
@@ -219,24 +285,34 @@ layout_index(const struct arena *a)
 	return (_Atomic uint64_t *)((char *)a->header + a->header->at.index);
 }
 
+static inline struct shm_name *
+layout_names(const struct arena *a)
+{
+	return (struct shm_name *)((char *)a->header + a->header->at.names);
+}
+
 static inline struct inflight *
 layout_pages(const struct arena *a, uint32_t worker)
 {
+	CHECK(worker < a->header->sizes.workers);
 	return (struct inflight *)((char *)a->header + a->header->at.pages) +
 	    (size_t)worker * a->header->sizes.inflight;
 }
 
+/* Of a worker, or of the tools. */
 static inline char *
-layout_ring(const struct arena *a, uint32_t worker)
+layout_ring(const struct arena *a, uint32_t row)
 {
-	return (char *)a->header + a->header->at.rings + (size_t)worker * a->header->sizes.ring_bytes;
+	CHECK(row <= a->header->sizes.workers);
+	return (char *)a->header + a->header->at.rings + (size_t)row * a->header->sizes.ring_bytes;
 }
 
+/* Of a worker, or of the keeper. */
 static inline struct shm_metrics *
-layout_metrics(const struct arena *a, uint32_t worker)
+layout_metrics(const struct arena *a, uint32_t row)
 {
-	CHECK(worker < a->header->sizes.workers);
-	return (struct shm_metrics *)((char *)a->header + a->header->at.metrics) + worker;
+	CHECK(row <= a->header->sizes.workers);
+	return (struct shm_metrics *)((char *)a->header + a->header->at.metrics) + row;
 }
 
 static inline struct shm_proc *

@@ -1,14 +1,13 @@
 /*
- * shm/ledger.c -- see ledger.h.
+ * shm/ledger.c -- the end of a request: settle, cancel, reclaim.
  *
  * Each function here is one step of journal.h over the whole of what it
- * changes: the meters, the request's page, the worker's ring. What is only
- * bytes that nobody looks at yet (the holds of a free page, an item behind the
- * ring's head) is written beforehand without being noted.
+ * changes: the meters, the request's page, the worker's ring. The item in the
+ * ring is written beforehand, behind the ring's head, where nobody looks; only
+ * what the meters have to say is added under the lock. (Admission: admit.c.)
  *
- * Admission takes the charges in order, for real, and rolls all of them back
- * if one has no room. So several charges of one request on the same meter add
- * up by themselves; they share one hold, and a cost is booked there once.
+ * A bucket of requests keeps what it took, so its meter is not touched: what
+ * the record says of it is how it stood after the admission.
  */
 #include "shm/ledger.h"
 
@@ -16,106 +15,19 @@
 #include "shm/meter.h"
 #include "shm/ring_append.h"
 
-/* ---- admit ---- */
-
-/* The hold for a meter's row: one that the request has already, or a new one. */
-static struct shm_hold *
-hold_of(struct inflight *e, uint32_t row, enum meter_kind kind)
-{
-	uint64_t holds = word_get(&e->holds);
-
-	for (uint64_t i = 0; i < holds; i++)
-		if (atomic_load_explicit(&e->hold[i].row, memory_order_relaxed) == row)
-			return &e->hold[i];
-
-	struct shm_hold *h = &e->hold[holds];
-	word_put(&h->amount, 0);
-	atomic_store_explicit(&h->row, row, memory_order_relaxed);
-	atomic_store_explicit(&h->kind, kind, memory_order_release);
-	word_put(&e->holds, holds + 1);
-	return h;
-}
-
-/* A request that lacks room in several meters of one kind has to wait for the
- * last of them. */
-static void
-wait_longer(struct refusal *why, int64_t wait_ns)
-{
-	if (wait_ns == WAIT_NEVER)
-		why->wait_ns = WAIT_NEVER;
-	else if (why->wait_ns != WAIT_NEVER && wait_ns > why->wait_ns)
-		why->wait_ns = wait_ns;
-}
-
-static enum ledger_verdict
-take_all(struct step *s, struct inflight *e, struct charge *charges, uint32_t n,
-    const struct moment *at, struct refusal *why)
-{
-	enum ledger_verdict verdict = LEDGER_ADMITTED;
-
-	for (uint32_t i = 0; i < n; i++) {
-		struct charge *c = &charges[i];
-		struct shm_meter *m = meter_obtain(s, c);
-
-		if (!m)
-			return LEDGER_FULL;
-		struct shm_hold *h = hold_of(e, c->row, c->kind);
-		int64_t wait_ns = meter_take(s, m, c, h, at);
-		if (wait_ns == 0)
-			continue;
-		if (verdict == LEDGER_ADMITTED) {
-			verdict = LEDGER_REFUSED;
-			meter_refusal(m, c, h, at, why);
-			why->charge = i;
-			why->wait_ns = wait_ns;
-		} else if (c->kind == charges[why->charge].kind) {
-			wait_longer(why, wait_ns);
-		}
-	}
-	return verdict;
-}
-
-enum ledger_verdict
-ledger_admit(struct arena *a, uint32_t worker, struct charge *charges, uint32_t n, struct now now,
-    struct inflight **out, struct refusal *why)
-{
-	struct moment at = moment_of(now);
-	enum ledger_verdict verdict = LEDGER_BUSY;
-
-	CHECK(n <= CHARGES_MAX);
-	for (uint32_t i = 0; i < n; i++)
-		meter_prefetch(a, &charges[i]);
-
-	struct step s = journal_begin(a, worker);
-	struct inflight *e = inflight_take(&s);
-	if (e)
-		verdict = take_all(&s, e, charges, n, &at, why);
-	if (verdict == LEDGER_ADMITTED) {
-		inflight_admit(&s, e);
-		journal_commit(&s);
-		*out = e;
-	} else {
-		journal_undo(&s);
-	}
-	journal_end(&s);
-	return verdict;
-}
-
-/* ---- the end of a request ---- */
-
 /* How a request ends, with the record that says so. */
 struct ending {
 	bool cancel;
 	bool with_record;
-	int64_t cost_nusd;
+	struct settled used;
 	const char *record;
 	uint32_t record_bytes;
 };
 
-static bool
-is_budget(const struct shm_hold *h)
+static uint64_t
+what_of(const struct shm_hold *h)
 {
-	return atomic_load_explicit(&h->kind, memory_order_relaxed) == METER_BUDGET;
+	return atomic_load_explicit(&h->what, memory_order_relaxed);
 }
 
 static struct shm_meter *
@@ -127,42 +39,79 @@ meter_of(struct arena *a, const struct shm_hold *h)
 	return &layout_meters(a)[row];
 }
 
-/* Number of charges that the ring item will have: money was booked on them. */
-static uint32_t
-charges_booked(const struct inflight *e, const struct ending *end)
+static bool
+is_request_bucket(const struct shm_hold *h)
 {
-	uint64_t holds = word_get(&e->holds);
-	uint32_t n = 0;
+	uint64_t what = what_of(h);
 
-	for (uint64_t i = 0; i < holds && !end->cancel; i++)
-		n += is_budget(&e->hold[i]);
-	return n;
+	return meter_what_kind(what) == METER_BUCKET && meter_what_unit(what) == UNIT_REQUESTS;
+}
+
+/* What the request has used, in the unit of the hold's meter. */
+static int64_t
+units_used(const struct shm_hold *h, const struct ending *end)
+{
+	if (end->cancel)
+		return 0;
+	switch (meter_what_unit(what_of(h))) {
+	case UNIT_REQUESTS:
+		break;
+	case UNIT_TOKENS:
+		return end->used.tokens;
+	case UNIT_NUSD:
+		return end->used.cost_nusd;
+	}
+	return (int64_t)word_get(&h->units);
+}
+
+/* Before the lock: all that is known without the meter. */
+static void
+book_hold(const struct inflight *e, const struct shm_hold *h, const struct ending *end, struct now now,
+    struct ring_charge *out)
+{
+	*out = (struct ring_charge){
+		.id = { word_get(&h->id_hi), word_get(&h->id_lo) },
+		.what = what_of(h),
+		.held = word_get(&h->amount) == 0 ? 0 : (int64_t)word_get(&h->units),
+		.amount = units_used(h, end),
+		.step = word_get(&e->step),
+	};
+	if (is_request_bucket(h))
+		out->full_wall_ns = bucket_to_wall_ns((int64_t)word_get(&h->after), now);
+}
+
+static void
+end_hold(struct step *s, const struct shm_hold *h, const struct ending *end, const struct moment *at,
+    struct ring_charge *booked)
+{
+	if (end->cancel)
+		meter_cancel(s, meter_of(s->a, h), h, at, booked);
+	else if (!is_request_bucket(h))
+		meter_settle(s, meter_of(s->a, h), h, units_used(h, end), at, booked);
 }
 
 static enum settle_verdict
 end_request(struct arena *a, uint32_t worker, struct inflight *e, const struct ending *end, struct now now)
 {
 	struct moment at = moment_of(now);
-	uint64_t holds = word_get(&e->holds);
+	uint32_t holds = (uint32_t)word_get(&e->holds);
 	struct ring_draft item = { 0 };
-	uint32_t booked = 0;
+	struct ring_charge unwritten[CHARGES_MAX];
 
-	CHECK(inflight_state(e) != INFLIGHT_FREE && end->cost_nusd >= 0 && holds <= CHARGES_MAX);
-	if (end->with_record && !ring_prepare(a, worker, charges_booked(e, end), end->record,
-	    end->record_bytes, &item))
+	CHECK(inflight_state(e) != INFLIGHT_FREE && holds <= CHARGES_MAX);
+	CHECK(end->used.cost_nusd >= 0 && end->used.tokens >= 0);
+	if (end->with_record && !ring_prepare(a, worker, holds, end->record, end->record_bytes, &item))
 		return SETTLE_RING_FULL;
-	for (uint64_t i = 0; i < holds; i++)
-		__builtin_prefetch(meter_of(a, &e->hold[i]), 1);
+	struct ring_charge *booked = end->with_record ? item.charge : unwritten;
+	for (uint32_t i = 0; i < holds; i++) {
+		if (end->cancel || !is_request_bucket(&e->hold[i]))
+			__builtin_prefetch(meter_of(a, &e->hold[i]), 1);
+		book_hold(e, &e->hold[i], end, now, &booked[i]);
+	}
 
 	struct step s = journal_begin(a, worker);
-	for (uint64_t i = 0; i < holds; i++) {
-		struct shm_hold *h = &e->hold[i];
-
-		if (end->cancel)
-			meter_give_back(&s, meter_of(a, h), h);
-		else if (is_budget(h))
-			meter_settle(&s, meter_of(a, h), h, end->cost_nusd, &at, &item.charge[booked++]);
-	}
+	for (uint32_t i = 0; i < holds; i++)
+		end_hold(&s, &e->hold[i], end, &at, &booked[i]);
 	if (end->with_record)
 		ring_append(&s, &item);
 	inflight_release(&s, e);
@@ -178,14 +127,14 @@ end_own(struct arena *a, uint32_t worker, struct inflight *e, struct ending end,
 	end.record = inflight_text(e, &end.record_bytes);
 	enum settle_verdict verdict = end_request(a, worker, e, &end, now);
 	if (verdict == SETTLE_RING_FULL)
-		inflight_done(e, end.cancel, end.cost_nusd);
+		inflight_done(e, end.cancel, &end.used);
 	return verdict;
 }
 
 enum settle_verdict
-ledger_settle(struct arena *a, uint32_t worker, struct inflight *e, int64_t cost_nusd, struct now now)
+ledger_settle(struct arena *a, uint32_t worker, struct inflight *e, const struct settled *used, struct now now)
 {
-	return end_own(a, worker, e, (struct ending){ .with_record = true, .cost_nusd = cost_nusd }, now);
+	return end_own(a, worker, e, (struct ending){ .with_record = true, .used = *used }, now);
 }
 
 enum settle_verdict
@@ -212,14 +161,15 @@ end_orphan(struct arena *a, uint32_t worker, struct inflight *e, ledger_orphan_f
 	end.record = inflight_text(e, &end.record_bytes);
 	if (state == INFLIGHT_DONE) {
 		end.cancel = inflight_is_cancel(e);
-		end.cost_nusd = (int64_t)word_get(&e->cost_nusd);
+		end.used = inflight_used(e);
 		return end_request(a, worker, e, &end, now);
 	}
 	memcpy(record, end.record, end.record_bytes);
 	end.record = record;
 	finish(record, &end.record_bytes, &m, state, arg);
 	end.cancel = state == INFLIGHT_ADMITTED;
-	end.cost_nusd = end.cancel ? 0 : m.cost_nusd;
+	if (!end.cancel)
+		end.used = (struct settled){ m.cost_nusd, m.total_tokens };
 	/* Dead before its draft was written: nothing left, nothing to tell. */
 	end.with_record = !end.cancel || end.record_bytes > 0;
 	return end_request(a, worker, e, &end, now);

@@ -314,6 +314,9 @@ int64_t period_index(struct period p, int64_t wall_ns);
 	 * spans of `days` since day `anchor`; 0 for PERIOD_TOTAL. */
 int64_t period_end_ns(struct period p, int64_t wall_ns);
 	/* When the period of wall_ns ends; 0 for PERIOD_TOTAL. */
+bool period_contains(struct period outer, int64_t outer_index, struct period inner, int64_t inner_index);
+	/* Each day of the inner one is a day of the outer one: what was spent in
+	 * the inner one counts in the outer one, if a limit's period was changed. */
 
 /* ring_charge.what, level.what: a charge's kind, unit, period, days, anchor and mode in one word. */
 uint64_t meter_what(const struct charge *c);

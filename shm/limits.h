@@ -14,7 +14,7 @@
 #define CHARGES_MAX 24			/* limits that one request touches; a dozen is usual */
 #define METER_NAME_BYTES 112		/* what a meter is called, with its NUL; longer names are cut */
 #define RECORD_BYTES_MAX 3072		/* a record incl. metadata */
-#define INFLIGHT_ENTRY_BYTES 7104	/* a request in flight: two versions of its record, its holds */
+#define INFLIGHT_ENTRY_BYTES 7552	/* a request in flight: two versions of its record, its holds */
 #define PROVIDERS_MAX 16		/* rows of per-provider counters; 0 is "none" */
 #define ROUTES_MAX 12			/* rows of per-route counters */
 #define STATUSES_MAX 40			/* columns: see shm/metrics.h */

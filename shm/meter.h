@@ -1,45 +1,55 @@
 /*
- * shm/meter.h -- the table of meters, and what a charge does to one.
+ * shm/meter.h -- what a charge does to one meter. Private to shm/.
  *
- * Private to shm/. All functions but meter_prefetch() belong inside a step.
+ * Amounts are *raw* here: what stands in the meter's words. For a bucket that
+ * is ns of refill, for all others it is the meter's unit.
  */
 #ifndef WEIR_SHM_METER_H
 #define WEIR_SHM_METER_H
 
-#include "shm/journal.h"
-
-#define WAIT_NEVER (-1)
+#include "shm/charge.h"
+#include "shm/table.h"
 
 /* The time of a request, with the periods it falls into: computed before the
  * lock is taken. */
 struct moment {
-	int64_t mono_ns, wall_ns;
+	int64_t mono_ns, wall_ns, day;
 	int64_t period[PERIOD_MONTHLY + 1];	/* index, by enum meter_period */
 };
 
 struct moment moment_of(struct now now);
+int64_t moment_period(const struct moment *at, struct period p);
 
-void meter_prefetch(const struct arena *a, const struct charge *c);
-	/* So that the lines of a request's meters arrive together. */
-struct shm_meter *meter_obtain(struct step *s, struct charge *c);
-	/* The charge's meter, made if it is new; its row becomes the hint. NULL:
-	 * the table is full. */
+/* A meter at a moment: its period may be a new one, its limit another one. */
+struct standing {
+	int64_t capacity;
+	int64_t used;		/* spent, taken or held */
+	int64_t held;		/* the part of it that may come back */
+	int64_t spent, period_index;	/* budget */
+};
 
-int64_t meter_take(struct step *s, struct shm_meter *m, const struct charge *c, struct shm_hold *h,
-    const struct moment *at);
-	/*
-	 * Takes the charge from the meter and adds it to the hold, which has
-	 * what earlier charges of the same request took from it. 0: there was
-	 * room. Otherwise how long until there is (ns, or WAIT_NEVER); then the
-	 * step has to be undone.
-	 */
-void meter_settle(struct step *s, struct shm_meter *m, const struct shm_hold *h, int64_t cost_nusd,
+struct standing meter_standing(const struct shm_meter *m, const struct charge *c, uint64_t what,
+    int64_t period_index, const struct moment *at);
+	/* `what` and `period_index`: of the charge, at that moment. Writes nothing. */
+void meter_take(struct step *s, struct shm_meter *m, const struct charge *c, uint64_t what,
+    const struct standing *st, int64_t cost, const struct moment *at);
+	/* `cost` is raw. */
+void meter_settle(struct step *s, struct shm_meter *m, const struct shm_hold *h, int64_t units,
     const struct moment *at, struct ring_charge *booked);
-	/* Budget: the hold goes, the cost is spent. Says what was booked. */
-void meter_give_back(struct step *s, struct shm_meter *m, const struct shm_hold *h);
-void meter_refusal(const struct shm_meter *m, const struct charge *c, const struct shm_hold *h,
-    const struct moment *at, struct refusal *out);
-	/* limit, spent and held of a meter without this request's own part,
-	 * which is the hold. After meter_take(). */
+	/* The hold goes, so many units are spent. Not for buckets of requests.
+	 * Completes what was booked with what only the meter knows. */
+void meter_cancel(struct step *s, struct shm_meter *m, const struct shm_hold *h, const struct moment *at,
+    struct ring_charge *booked);
+	/* The hold goes, buckets have their units again. `booked` may be NULL. */
+void meter_clear(struct step *s, struct shm_meter *m, const struct moment *at, struct ring_charge *booked);
+	/* Nothing is spent any more; holds stay. */
+bool meter_is_idle(const struct shm_meter *m, uint32_t before_tick, uint32_t idle_ticks, struct now now);
+	/* Nobody needs what stands in it, once all charges of ticks before
+	 * `before_tick` are stored; pages are another matter. */
+
+/* A bucket's level on the wall clock, which the store keeps, and back. */
+int64_t bucket_to_wall_ns(int64_t full_mono_ns, struct now now);
+int64_t bucket_to_mono_ns(int64_t full_wall_ns, int64_t window_ns, struct now now);
+	/* No more than a window from now, whatever the wall clock did. */
 
 #endif

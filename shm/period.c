@@ -1,5 +1,5 @@
 /*
- * shm/period.c -- which day, week or month it is, in UTC.
+ * shm/period.c -- which day, week, month or span of days it is, in UTC.
  *
  * A period is a number, so that "has it changed?" is a comparison and a
  * roll-over happens at the moment of use. Days are counted from 1970-01-01;
@@ -47,11 +47,15 @@ first_day_of_month(int64_t month)
 }
 
 int64_t
-period_index(enum meter_period p, int64_t wall_ns)
+period_day(int64_t wall_ns)
 {
-	int64_t day = floor_div(wall_ns, NS_PER_DAY);
+	return floor_div(wall_ns, NS_PER_DAY);
+}
 
-	switch (p) {
+int64_t
+period_of_day(struct period p, int64_t day)
+{
+	switch (p.kind) {
 	case PERIOD_TOTAL:
 		return 0;
 	case PERIOD_DAILY:
@@ -60,28 +64,60 @@ period_index(enum meter_period p, int64_t wall_ns)
 		return floor_div(day - FIRST_MONDAY, 7);
 	case PERIOD_MONTHLY:
 		return month_of_day(day);
+	case PERIOD_DAYS:
+		CHECK(p.days > 0);
+		return floor_div(day - p.anchor, p.days);
 	}
 	check_failed("no such period", __FILE__, __LINE__);
 }
 
-int64_t
-period_begin_ns(enum meter_period p, int64_t index)
+static int64_t
+first_day(struct period p, int64_t index)
 {
-	switch (p) {
+	switch (p.kind) {
 	case PERIOD_TOTAL:
 		return 0;
 	case PERIOD_DAILY:
-		return index * NS_PER_DAY;
+		return index;
 	case PERIOD_WEEKLY:
-		return (index * 7 + FIRST_MONDAY) * NS_PER_DAY;
+		return index * 7 + FIRST_MONDAY;
 	case PERIOD_MONTHLY:
-		return first_day_of_month(index) * NS_PER_DAY;
+		return first_day_of_month(index);
+	case PERIOD_DAYS:
+		return index * p.days + p.anchor;
 	}
 	check_failed("no such period", __FILE__, __LINE__);
 }
 
 int64_t
-period_end_ns(enum meter_period p, int64_t wall_ns)
+period_index(struct period p, int64_t wall_ns)
 {
-	return p == PERIOD_TOTAL ? 0 : period_begin_ns(p, period_index(p, wall_ns) + 1);
+	return period_of_day(p, period_day(wall_ns));
+}
+
+int64_t
+period_begin_ns(struct period p, int64_t index)
+{
+	return first_day(p, index) * NS_PER_DAY;
+}
+
+int64_t
+period_end_ns(struct period p, int64_t wall_ns)
+{
+	return p.kind == PERIOD_TOTAL ? 0 : period_begin_ns(p, period_index(p, wall_ns) + 1);
+}
+
+int64_t
+period_around(struct period outer, struct period inner, int64_t inner_index)
+{
+	return period_of_day(outer, first_day(inner, inner_index));
+}
+
+bool
+period_contains(struct period outer, int64_t outer_index, struct period inner, int64_t inner_index)
+{
+	if (outer.kind == PERIOD_TOTAL || inner.kind == PERIOD_TOTAL)
+		return outer.kind == PERIOD_TOTAL;
+	return first_day(inner, inner_index) >= first_day(outer, outer_index) &&
+	    first_day(inner, inner_index + 1) <= first_day(outer, outer_index + 1);
 }

@@ -1,8 +1,8 @@
 /*
  * shm/ring.h -- finished requests on their way from a worker to the keeper.
  *
- * One ring a worker. Items are appended by ledger_settle() alone, in the same
- * step that books the money; the keeper reads them in order, stores them, and
+ * One ring a worker, and one for the tools. Items are appended by the ledger
+ * alone, in the same step that books the money; the keeper reads them in order, stores them, and
  * only then moves the tail. The keeper may die at any point: it reads the same
  * items again, and (epoch, worker, sequence) tells the store what it has.
  */
@@ -19,7 +19,7 @@
  * are booked by the store as well. */
 struct ring_charge {
 	struct meter_id id;
-	uint64_t what;		/* METER_WHAT: kind, unit, period; layout of shm_meter.what without the tick */
+	uint64_t what;		/* see meter_what(): the charge's mode, and the period that index and amount are of */
 	int64_t period_index;	/* budget: the period that `amount` was booked in */
 	int64_t held;		/* in the meter's unit */
 	int64_t amount;		/* settled, in the meter's unit; 0 for a cancel; negative for a reset */
