@@ -5,25 +5,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gateway/tool_text.h"
 #include "policy/json.h"
 #include "policy/key.h"
 #include "shm/base/clock.h"
 #include "store/catalog.h"
 #include "store/records.h"
 
-#define ROW_FORMAT "%-24s %-20s %-8s %-12s %-22s %-14s %-20s %s\n"
-#define CELL_BYTES 256
+#define ROW_FORMAT "%-24s %-20s %-8s %-22s %-24s %-14s %-20s %s\n"
+#define CELL_BYTES 512
 #define TABLE_TIME_BYTES 32
 
-struct level {
+struct noted {
 	struct meter_id id;
-	int64_t period_index, spent_nusd;
+	struct level level;
 };
 
 struct table {
 	bool json, first;
 	int64_t now_ns;
-	struct level *level;		/* ordered by id */
+	struct noted *level;		/* ordered by id */
 	size_t levels, room;
 	bool no_memory;
 };
@@ -33,7 +34,7 @@ struct table {
 static int
 level_order(const void *pa, const void *pb)
 {
-	const struct level *a = pa, *b = pb;
+	const struct noted *a = pa, *b = pb;
 
 	if (a->id.hi != b->id.hi)
 		return a->id.hi < b->id.hi ? -1 : 1;
@@ -41,14 +42,13 @@ level_order(const void *pa, const void *pb)
 }
 
 static bool
-note_level(uint64_t hi, uint64_t lo, uint32_t period, int64_t index, int64_t spent_nusd, void *arg)
+note_level(const struct stored_meter *m, void *arg)
 {
 	struct table *t = arg;
 
-	(void)period;
 	if (t->levels == t->room) {
 		size_t room = t->room ? t->room * 2 : 256;
-		struct level *grown = reallocarray(t->level, room, sizeof(*grown));
+		struct noted *grown = reallocarray(t->level, room, sizeof(*grown));
 
 		if (!grown) {
 			t->no_memory = true;
@@ -57,20 +57,25 @@ note_level(uint64_t hi, uint64_t lo, uint32_t period, int64_t index, int64_t spe
 		t->level = grown;
 		t->room = room;
 	}
-	t->level[t->levels++] = (struct level){ { hi, lo }, index, spent_nusd };
+	t->level[t->levels++] = (struct noted){ m->id, m->level };
 	return true;
 }
 
-/* In the current period. */
+/* In the current period. One that was changed since the last booking counts
+ * what the ledger will let it count. */
 static int64_t
 spent(const struct table *t, const struct charge *c)
 {
-	struct level wanted = { .id = c->id };
-	const struct level *found = NULL;
+	const struct period now = { c->period, c->days, c->anchor };
+	struct noted wanted = { .id = c->id };
+	const struct noted *found = NULL;
 
 	if (t->levels > 0)
 		found = bsearch(&wanted, t->level, t->levels, sizeof(*t->level), level_order);
-	return found && found->period_index == period_index(c->period, t->now_ns) ? found->spent_nusd : 0;
+	if (!found || !found->level.known)
+		return 0;
+	return period_contains(now, period_index(now, t->now_ns), meter_what_period(found->level.what),
+	    found->level.period_index) ? found->level.spent : 0;
 }
 
 /* ---- cells ---- */
@@ -85,36 +90,43 @@ status_of(const struct table *t, const struct key *k)
 	return k->expires_wall_ns && k->expires_wall_ns <= t->now_ns ? "expired" : "active";
 }
 
-/* Dollars without the zeros that say nothing: 25.00, 0.250001. */
+/* "60 rpm", "30000 tokens rpm", "2 concurrency": the label's words behind "key". */
 static void
-add_usd(struct buf *out, int64_t nusd)
+add_rate(struct buf *rates, const struct limit *l)
 {
-	char text[RECORD_USD_BYTES];
-	size_t n;
+	buf_printf(rates, "%s%lld %s", rates->n ? "," : "", (long long)l->charge.limit, l->label + sizeof("key"));
+}
 
-	record_format_usd(nusd, text, sizeof(text));
-	n = strlen(text);
-	while (text[n - 1] == '0' && text[n - 3] != '.')
-		n--;
-	buf_add(out, text, n);
+/* "$25 monthly", "20000 tokens daily strict". */
+static void
+add_budget(struct buf *budgets, const struct charge *c)
+{
+	static const char *const units[] = { [UNIT_REQUESTS] = " requests", [UNIT_TOKENS] = " tokens", [UNIT_NUSD] = "" };
+	static const char *const modes[] = { [MODE_CLAMP] = "", [MODE_STRICT] = " strict", [MODE_POSTPAID] = " postpaid" };
+	char amount[TOOL_AMOUNT_BYTES];
+
+	buf_printf(budgets, "%s%s%s ", budgets->n ? "," : "", tool_amount(c->unit, c->limit, amount), units[c->unit]);
+	if (c->period == PERIOD_DAYS)
+		buf_printf(budgets, "%ud", c->days);
+	else
+		buf_add_str(budgets, limit_period_name(c->period));
+	if (c->unit != UNIT_REQUESTS)
+		buf_add_str(budgets, modes[c->mode]);
 }
 
 static void
 add_limits(const struct table *t, const struct key *k, struct buf *rates, struct buf *budgets, struct buf *spents)
 {
-	for (uint32_t i = 0; k && i < k->limits_count; i++) {
-		const struct charge *c = &k->limits[i].charge;
+	for (uint32_t i = 0; k && i < k->limits.count; i++) {
+		const struct charge *c = &k->limits.limit[i].charge;
+		char amount[TOOL_AMOUNT_BYTES];
 
-		if (c->kind == METER_BUCKET) {
-			/* "key rpm": the unit is the second word. */
-			buf_printf(rates, "%s%lld %s", rates->n ? "," : "", (long long)c->limit, k->limits[i].name + sizeof("key"));
+		if (c->kind != METER_BUDGET) {
+			add_rate(rates, &k->limits.limit[i]);
 			continue;
 		}
-		buf_add_str(budgets, budgets->n ? "," : "");
-		add_usd(budgets, c->limit);
-		buf_printf(budgets, " %s", key_period_name(c->period));
-		buf_add_str(spents, spents->n ? "," : "");
-		add_usd(spents, spent(t, c));
+		add_budget(budgets, c);
+		buf_printf(spents, "%s%s", spents->n ? "," : "", tool_amount(c->unit, spent(t, c), amount));
 	}
 }
 
@@ -178,12 +190,13 @@ print_object(struct table *t, struct slice json, const struct key *k)
 	}
 	printf("%s\"status\":\"%s\",\"spent\":[", comma, status_of(t, k));
 	comma = "";
-	for (uint32_t i = 0; k && i < k->limits_count; i++) {
-		const struct charge *c = &k->limits[i].charge;
+	for (uint32_t i = 0; k && i < k->limits.count; i++) {
+		const struct charge *c = &k->limits.limit[i].charge;
 
 		if (c->kind != METER_BUDGET)
 			continue;
-		printf("%s{\"period\":\"%s\",\"spent_nusd\":%lld}", comma, key_period_name(c->period), (long long)spent(t, c));
+		printf("%s{\"limit\":\"%s\",\"period\":\"%s\",\"%s\":%lld}", comma, k->limits.limit[i].label,
+		    limit_period_name(c->period), c->unit == UNIT_NUSD ? "spent_nusd" : "spent", (long long)spent(t, c));
 		comma = ",";
 	}
 	printf("]}");
@@ -213,7 +226,7 @@ key_table_print(const char *data_dir, bool json, char *why, size_t why_size)
 	int rc = -1;
 
 	if (reader && (reader_meters(reader, note_level, &t) != 0 || t.no_memory))
-		snprintf(why, why_size, "cannot read the budget levels of %s", data_dir);
+		snprintf(why, why_size, "cannot read the levels of %s", data_dir);
 	else if (reader)
 		rc = 0;
 	reader_close(reader);
@@ -223,7 +236,7 @@ key_table_print(const char *data_dir, bool json, char *why, size_t why_size)
 		if (json)
 			printf("[");
 		else
-			printf(ROW_FORMAT, "KEY", "ID", "STATUS", "RATES", "BUDGET USD", "SPENT USD", "EXPIRES", "CONFIG");
+			printf(ROW_FORMAT, "KEY", "ID", "STATUS", "RATES", "BUDGETS", "SPENT", "EXPIRES", "CONFIG");
 		catalog_keys_each(catalog, print_key, &t);
 		if (json)
 			printf("]\n");

@@ -16,7 +16,9 @@ int key_table_print(const char *data_dir, bool json, char *why, size_t why_size)
 	/*
 	 * On stdout: a table, or a JSON array of the documents without
 	 * `hashes`, with "status" ("active", "revoked", "expired",
-	 * "unreadable") and "spent": [{"period":"total","spent_nusd":N}].
+	 * "unreadable") and "spent", of each budget:
+	 * [{"limit":"key monthly budget","period":"monthly","spent_nusd":N}],
+	 * where it is not money "spent" instead of "spent_nusd".
 	 */
 
 #endif
