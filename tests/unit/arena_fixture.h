@@ -65,7 +65,7 @@ bucket_charge(uint64_t id, int64_t limit, int64_t window_ns, int64_t amount)
 		.row = UINT32_MAX,
 		.limit = limit,
 		.window_ns = window_ns,
-		.amount = amount,
+		.fixed = amount,
 	};
 }
 
@@ -75,11 +75,42 @@ budget_charge(uint64_t id, enum meter_period period, int64_t limit, int64_t amou
 	return (struct charge){
 		.id = { 2, id },
 		.kind = METER_BUDGET,
+		.unit = UNIT_NUSD,
 		.period = period,
 		.row = UINT32_MAX,
 		.limit = limit,
-		.amount = amount,
+		.fixed = amount,
 	};
+}
+
+static inline struct charge
+concurrency_charge(uint64_t id, int64_t limit)
+{
+	return (struct charge){
+		.id = { 3, id },
+		.kind = METER_CONCURRENCY,
+		.row = UINT32_MAX,
+		.limit = limit,
+		.fixed = 1,
+	};
+}
+
+/* Meters that are not in memory begin unused, as if the store knew none. */
+static inline enum ledger_verdict
+fixture_admit(struct fixture *f, uint32_t worker, struct charge *c, uint32_t n, struct demand *d,
+    struct inflight **e, struct refusal *why)
+{
+	const struct level nothing = { .known = false };
+
+	for (;;) {
+		uint64_t evictions = ledger_evictions(&f->arena);
+		enum ledger_verdict verdict = ledger_admit(&f->arena, worker, c, n, d, f->now, e, why);
+
+		if (verdict != LEDGER_UNKNOWN)
+			return verdict;
+		if (ledger_load(&f->arena, worker, &c[why->charge], &nothing, evictions, f->now) == LOAD_FULL)
+			return verdict;
+	}
 }
 
 #endif
