@@ -152,11 +152,10 @@ portkey_words(const struct refused *f, char *message, size_t size, const char **
 		*type = "virtual_key_exhaust_error";
 		break;
 	case LIMIT_OF_POLICY: {
-		size_t n = strlen(label);
-		bool grouped = strncmp(name, label, n) == 0 && name[n] == ' ';
+		size_t n = strlen(label);	/* "policy <id>", with which a group's name begins */
 
-		snprintf(message, size, "Portkey Usage Limits Policy %s Exceeded for value key %s",
-		    strncmp(label, "policy ", 7) == 0 ? label + 7 : label, grouped ? name + n + 1 : "default");
+		snprintf(message, size, "Portkey Usage Limits Policy %s Exceeded for value key %s", label + strlen("policy "),
+		    f->charge->group && strlen(name) > n ? name + n + 1 : "default");
 		*type = "usage_limits_policy_exhaust_error";
 		*code = "06";
 		break;
@@ -278,7 +277,7 @@ limit_refuse(struct request *r, const struct limit_set *set, const struct refusa
 	const struct limit_origin *origin = &set->origin[why->charge];
 	struct refused f = {
 		.request = r, .charge = c, .origin = origin, .why = why, .wall_ns = now.wall_ns,
-		.name = origin->source == LIMIT_OF_POLICY ? c->name : origin->limit->label,	/* with the group */
+		.name = c->group ? c->name : origin->limit->label,	/* the group's says whose it is */
 	};
 
 	r->rec.limit = slice_of(origin->limit->label);
