@@ -210,7 +210,7 @@ add_row(struct buf *out, const struct meter_row *m, struct now now)
 	tool_number(out, m->limit_known ? tool_amount(unit, m->view.limit, amount) : "?", 14);
 	tool_number(out, m->limit_known ? tool_amount(unit, meter_row_left(m), amount) : "?", 14);
 	if (full >= 0)
-		buf_printf(out, "%5lld%% ", (long long)(full / 10));
+		buf_printf(out, "%5lld%% ", (long long)(full / 10000));
 	else
 		tool_number(out, "?", 6);
 	tool_cell(out, resets_ns ? slice_of(tool_time(resets_ns, time)) : SLICE_NONE, 20);

@@ -13,6 +13,8 @@
 
 #include "gateway/tool_text.h"
 
+#define FULL 1000000
+
 __extension__ typedef unsigned __int128 wide;	/* ISO C has no name for it */
 
 /* ---- numbers of a row ---- */
@@ -39,11 +41,11 @@ meter_row_fullness(const struct meter_row *m)
 	if (!m->limit_known)
 		return -1;
 	if (limit <= 0)
-		return 1000;	/* it admits nothing */
+		return FULL;	/* it admits nothing */
 	if (used <= 0)
 		return 0;
-	wide permille = (wide)used * 1000 / (wide)limit;
-	return permille > INT64_MAX ? INT64_MAX : (int64_t)permille;
+	wide millionths = (wide)used * FULL / (wide)limit;
+	return millionths > INT64_MAX ? INT64_MAX : (int64_t)millionths;
 }
 
 int64_t
@@ -144,7 +146,7 @@ meter_row_json(const struct meter_row *m, struct now now, struct buf *out)
 	add_known(out, "spent", v->kind != METER_BUCKET || m->limit_known, meter_row_used(m));
 	buf_printf(out, ",\"held\":%" PRId64, v->held);
 	add_known(out, "left", m->limit_known, meter_row_left(m));
-	add_known(out, "used_permille", m->limit_known, meter_row_fullness(m));
+	add_known(out, "used_permille", m->limit_known, meter_row_fullness(m) / 1000);
 	add_known(out, "alert", m->limit_known && v->alert > 0, v->alert);
 	if (resets_ns)
 		buf_printf(out, ",\"resets\":\"%s\"", tool_time(resets_ns, time));

@@ -25,7 +25,7 @@ int64_t meter_row_used(const struct meter_row *m);
 int64_t meter_row_left(const struct meter_row *m);
 	/* Less than 0: a limit that was lowered, or a cost above its hold. */
 int64_t meter_row_fullness(const struct meter_row *m);
-	/* Thousandths of the limit that are used or held; -1 if it is not known. */
+	/* Millionths of the limit that are used or held; -1 if it is not known. */
 int64_t meter_row_resets_ns(const struct meter_row *m, struct now now);
 	/* Wall clock: the budget's period ends, or the bucket is full; 0: never, or it is. */
 const char *meter_kind_name(enum meter_kind kind);

@@ -208,7 +208,7 @@ text_meters(const struct top_view *v, struct buf *out)
 		const struct meter_row *m = &v->fullest.row[i];
 		int64_t resets_ns = meter_row_resets_ns(m, v->at);
 
-		buf_printf(out, "%5" PRId64 "%% ", meter_row_fullness(m) / 10);
+		buf_printf(out, "%5" PRId64 "%% ", meter_row_fullness(m) / 10000);
 		tool_cell(out, slice_of(m->view.name), 44);
 		tool_number(out, tool_amount(m->view.unit, meter_row_used(m), amount), 14);
 		tool_number(out, tool_amount(m->view.unit, m->view.held, amount), 14);
