@@ -229,6 +229,8 @@ environment_why(int rc, const char *doing, const char *path, char *why, size_t w
 
 	if (rc == ENOSPC || rc == EDQUOT || rc == EFBIG)
 		cure = " (make room on that disk)";
+	else if (rc == EIO)	/* LMDB's word for a write that was cut short, too */
+		cure = " (make room on that disk; if it has room, it is damaged)";
 	else if (rc == EACCES || rc == EPERM)
 		cure = " (run as the user that owns the data folder, or name another one)";
 	else if (rc == MDB_INVALID || rc == MDB_CORRUPTED || rc == MDB_VERSION_MISMATCH)

@@ -143,6 +143,9 @@ book_budget(struct stored_level *l, struct booking *b)
 	struct period was = meter_what_period(l->what), is = meter_what_period(b->what);
 	bool newer = is_newer(l, b);
 
+	/* What would have made up for it went with the arena before. */
+	if (b->epoch != l->epoch)
+		l->spent = shown(l->spent);
 	if (spending_same_kind(l->what, b->what)) {
 		if (b->period_index < l->period_index)
 			return;

@@ -26,10 +26,11 @@ sample(void)
 	struct record r = {
 		.fixed = {
 			.status = 200, .route = 1, .outcome = OUTCOME_OK, .attempts = 1,
-			.flags = RECORD_FLAG(STREAM) | RECORD_FLAG(ESTIMATED),
+			.flags = RECORD_FLAG(STREAM) | RECORD_FLAG(ESTIMATED) | RECORD_FLAG(CLAMPED) | RECORD_FLAG(WAITED),
 			.start_wall_ns = INT64_C(1795457833042000000),
 			.total_ns = 4, .upstream_ns = 3, .first_byte_ns = 2, .overhead_ns = 1,
 			.tokens = { 10, 20, 30, 40, 50, 6 }, .cost_nusd = 38000000, .held_nusd = 40000000,
+			.asked_tokens = 128000, .granted_tokens = 4096, .wait_ns = 250000000,
 			.request_bytes = 600, .response_bytes = 1200,
 		},
 		.request_id = SLICE("req_1"), .route_name = SLICE("messages"), .key_id = SLICE("key_0123456789abcdef"),
@@ -148,9 +149,11 @@ other_bytes_are_no_record(void **state)
 		assert_false(record_decode((struct slice){ bytes, cut }, &out));
 	bytes[n] = 0;
 	assert_false(record_decode((struct slice){ bytes, n + 1 }, &out));
-	bytes[0]++;	/* the version */
+	bytes[0]++;	/* the version: a newer one, an older one */
 	assert_false(record_decode((struct slice){ bytes, n }, &out));
-	bytes[0]--;
+	bytes[0] -= 2;
+	assert_false(record_decode((struct slice){ bytes, n }, &out));
+	bytes[0]++;
 	bytes[offsetof(struct record_fixed, outcome)] = OUTCOME_COUNT;
 	assert_false(record_decode((struct slice){ bytes, n }, &out));
 }
@@ -219,8 +222,13 @@ json_has_all_that_people_ask_for(void **state)
 	assert_int_equal(cJSON_GetObjectItem(part, "cache_read")->valueint, 50);
 	assert_int_equal(cJSON_GetArraySize(part), TOKENS_CLASSES);
 	part = cJSON_GetObjectItem(json, "flags");
-	assert_int_equal(cJSON_GetArraySize(part), 2);
+	assert_int_equal(cJSON_GetArraySize(part), 4);
 	assert_string_equal(cJSON_GetArrayItem(part, 1)->valuestring, "estimated");
+	assert_string_equal(cJSON_GetArrayItem(part, 2)->valuestring, "clamped");
+	assert_string_equal(cJSON_GetArrayItem(part, 3)->valuestring, "waited");
+	assert_int_equal(cJSON_GetObjectItem(json, "asked_tokens")->valueint, 128000);
+	assert_int_equal(cJSON_GetObjectItem(json, "granted_tokens")->valueint, 4096);
+	assert_int_equal(cJSON_GetObjectItem(json, "wait_ns")->valueint, 250000000);
 	assert_text(cJSON_GetObjectItem(json, "metadata"), "team", "a\"b");
 	cJSON_Delete(json);
 }

@@ -12,283 +12,12 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "store/levels.h"
-#include "store/records.h"
-#include "tests/unit/arena_fixture.h"
-
-#define MANY 100000
-#define DAY_BEGIN_NS (INT64_C(20780) * 86400 * NS_PER_S)	/* 2026-11-23 */
-
-struct store {
-	struct fixture f;
-	char folder[64];
-	struct writer *writer;
-	uint32_t made;		/* records settled so far */
-	int64_t spent;		/* of budget 1, all of them */
-};
-
-static int64_t clock_at_ns;
-static char why[512];
-
-static int64_t
-test_clock(void)
-{
-	return clock_at_ns;
-}
-
-/* ---- files ---- */
-
-static int
-remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
-{
-	(void)st;
-	(void)kind;
-	(void)at;
-	return remove(path);
-}
-
-static void
-remove_tree(const char *path)
-{
-	if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
-		fail_msg("cannot remove %s", path);
-}
-
-static void
-copy_file(const char *from, const char *to)
-{
-	char bytes[65536];
-	FILE *in = fopen(from, "r"), *out = fopen(to, "w");
-	size_t n;
-
-	assert_true(in && out);
-	while ((n = fread(bytes, 1, sizeof(bytes), in)) > 0)
-		assert_int_equal(fwrite(bytes, 1, n, out), n);
-	fclose(in);
-	assert_int_equal(fclose(out), 0);
-}
-
-static void
-ledger_file(const struct store *s, const char *name, char out[128])
-{
-	snprintf(out, 128, "%s/%s", s->folder, name);
-}
-
-/* ---- set-up ---- */
-
-static int
-setup_with(void **state, uint32_t ring_bytes)
-{
-	struct store *s = calloc(1, sizeof(*s));
-
-	fixture_open(&s->f, (struct arena_sizes){ .workers = 3, .inflight = 64, .ring_bytes = ring_bytes, .meters = 256 });
-	snprintf(s->folder, sizeof(s->folder), "/tmp/weir-records-XXXXXX");
-	clock_at_ns = DAY_BEGIN_NS + 3600 * NS_PER_S;
-	s->f.now.wall_ns = clock_at_ns;
-	*state = s;
-	return mkdtemp(s->folder) ? 0 : -1;
-}
-
-static int
-setup(void **state)
-{
-	return setup_with(state, 1 << 20);
-}
-
-/* Rings that are full after some 200 records each. */
-static int
-setup_small_rings(void **state)
-{
-	return setup_with(state, 65536);
-}
-
-static int
-teardown(void **state)
-{
-	struct store *s = *state;
-
-	writer_close(s->writer);
-	fixture_close(&s->f);
-	remove_tree(s->folder);
-	free(s);
-	return 0;
-}
-
-static void
-open_writer_with(struct store *s, size_t map_bytes)
-{
-	const struct writer_options options = { test_clock, map_bytes };
-
-	writer_close(s->writer);
-	s->writer = writer_open_with(s->folder, &options, why, sizeof(why));
-	if (!s->writer)
-		fail_msg("%s", why);
-}
-
-static void
-open_writer(struct store *s)
-{
-	open_writer_with(s, (size_t)1 << 30);
-}
-
-static void
-close_writer(struct store *s)
-{
-	writer_close(s->writer);
-	s->writer = NULL;
-}
-
-/* One finished request on a worker: cost on budget 1 and on a daily one. */
-static bool
-try_settle(struct store *s, uint32_t worker, int64_t cost_nusd)
-{
-	struct charge c[2] = {
-		budget_charge(1, PERIOD_TOTAL, INT64_MAX, 1), budget_charge(2, PERIOD_DAILY, INT64_MAX, 1),
-	};
-	struct record r = { .fixed = { .status = 200, .cost_nusd = cost_nusd } };
-	struct inflight *e;
-	struct refusal refusal;
-	char id[32];
-
-	if (ledger_admit(&s->f.arena, worker, c, 2, s->f.now, &e, &refusal) != LEDGER_ADMITTED)
-		return false;
-	snprintf(id, sizeof(id), "r%u", s->made);
-	r.request_id = slice_of(id);
-	inflight_record_set(e, record_encode(&r, inflight_record(e), RECORD_BYTES_MAX));
-	if (ledger_settle(&s->f.arena, worker, e, cost_nusd, s->f.now) != SETTLED) {
-		/* No room: as if it had never been. */
-		assert_int_equal(ledger_cancel(&s->f.arena, worker, e, false, s->f.now), SETTLED);
-		return false;
-	}
-	s->made++;
-	s->spent += cost_nusd;
-	return true;
-}
-
-static void
-settle(struct store *s, uint32_t count)
-{
-	for (uint32_t i = 0; i < count; i++)
-		assert_true(try_settle(s, s->made % 3, 1000 + s->made));
-}
-
-static void
-flush_all(struct store *s)
-{
-	uint32_t records = 1;
-
-	while (records > 0)
-		if (writer_flush(s->writer, &s->f.arena, &records, why, sizeof(why)) != 0)
-			fail_msg("%s", why);
-}
-
-/* ---- what is in the store ---- */
-
-struct found {
-	uint32_t count, stop_after;
-	uint64_t last_id, first_id;
-	int64_t cost;
-	uint8_t seen[MANY];
-};
-
-static bool
-note_record(uint64_t id, const struct record *r, void *arg)
-{
-	struct found *f = arg;
-	int64_t n;
-
-	assert_true(id > f->last_id);
-	assert_true(slice_to_i64((struct slice){ r->request_id.p + 1, r->request_id.n - 1 }, &n));
-	assert_true(n >= 0 && n < MANY);
-	assert_int_equal(f->seen[n], 0);
-	f->seen[n] = 1;
-	f->first_id = f->first_id ? f->first_id : id;
-	f->last_id = id;
-	f->cost += r->fixed.cost_nusd;
-	return ++f->count != f->stop_after;
-}
-
-static struct found *
-read_store(struct store *s, uint64_t from_id, uint64_t to_id, uint32_t stop_after)
-{
-	static struct found found;
-	struct reader *r = reader_open(s->folder, why, sizeof(why));
-
-	found = (struct found){ .stop_after = stop_after };
-	if (!r)
-		fail_msg("%s", why);
-	assert_int_equal(reader_scan(r, from_id, to_id, note_record, &found), 0);
-	reader_close(r);
-	return &found;
-}
-
-struct levels_found {
-	int64_t total, daily, daily_index;
-	uint32_t count;
-};
-
-static bool
-note_level(uint64_t hi, uint64_t lo, uint32_t period, int64_t index, int64_t spent_nusd, void *arg)
-{
-	struct levels_found *l = arg;
-
-	assert_int_equal(hi, 2);
-	l->count++;
-	if (lo == 1) {
-		assert_int_equal(period, PERIOD_TOTAL);
-		l->total = spent_nusd;
-	} else if (lo == 2) {
-		assert_int_equal(period, PERIOD_DAILY);
-		l->daily = spent_nusd;
-		l->daily_index = index;
-	}
-	return true;
-}
-
-static struct levels_found
-read_levels(struct store *s)
-{
-	struct reader *r = reader_open(s->folder, why, sizeof(why));
-	struct levels_found l = { 0 };
-
-	assert_non_null(r);
-	assert_int_equal(reader_meters(r, note_level, &l), 0);
-	reader_close(r);
-	return l;
-}
-
-/* Every record once, and the ledger says what they say. */
-static void
-assert_whole(struct store *s)
-{
-	struct found *f;
-
-	close_writer(s);
-	f = read_store(s, 0, UINT64_MAX, 0);
-	assert_int_equal(f->count, s->made);
-	assert_int_equal(f->cost, s->spent);
-	for (uint32_t i = 0; i < s->made; i++)
-		assert_int_equal(f->seen[i], 1);
-	assert_int_equal(read_levels(s).total, s->spent);
-}
-
-static bool
-day_exists(struct store *s, const char *day)
-{
-	char path[128];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "%s/records/%s/data.mdb", s->folder, day);
-	return stat(path, &st) == 0;
-}
+#include "tests/unit/store_fixture.h"
 
 /* ---- tests ---- */
 
@@ -379,8 +108,8 @@ a_death_between_records_and_ledger_is_carried_over(void **state)
 	void *arena = malloc(s->f.arena.bytes);
 	char ledger[128], saved[128];
 
-	ledger_file(s, "ledger/data.mdb", ledger);
-	ledger_file(s, "saved", saved);
+	store_file(s, "ledger/data.mdb", ledger);
+	store_file(s, "saved", saved);
 	open_writer(s);
 	settle(s, 30);
 	flush_all(s);
@@ -410,12 +139,12 @@ a_lost_ledger_is_rebuilt_from_the_records(void **state)
 	struct store *s = *state;
 	char ledger[128];
 
-	ledger_file(s, "ledger", ledger);
+	store_file(s, "ledger", ledger);
 	open_writer(s);
 	for (int day = 0; day < 3; day++) {
 		settle(s, 200);
 		flush_all(s);
-		clock_at_ns += 86400 * NS_PER_S;
+		clock_at_ns += A_DAY_NS;
 		s->f.now.wall_ns = clock_at_ns;
 	}
 	close_writer(s);
@@ -435,14 +164,14 @@ midnight_begins_a_new_day(void **state)
 	settle(s, 3);
 	flush_all(s);
 	/* Ten ids, three of which fit before midnight. */
-	clock_at_ns = DAY_BEGIN_NS + INT64_C(86400) * NS_PER_S - 3;
+	clock_at_ns = DAY_BEGIN_NS + A_DAY_NS - 3;
 	settle(s, 10);
 	flush_all(s);
 	close_writer(s);
 	assert_true(day_exists(s, "2026-11-23"));
 	assert_true(day_exists(s, "2026-11-24"));
-	assert_int_equal(read_store(s, 0, (uint64_t)(DAY_BEGIN_NS + INT64_C(86400) * NS_PER_S), 0)->count, 6);
-	assert_int_equal(read_store(s, (uint64_t)(DAY_BEGIN_NS + INT64_C(86400) * NS_PER_S), UINT64_MAX, 0)->count, 7);
+	assert_int_equal(read_store(s, 0, (uint64_t)(DAY_BEGIN_NS + A_DAY_NS), 0)->count, 6);
+	assert_int_equal(read_store(s, (uint64_t)(DAY_BEGIN_NS + A_DAY_NS), UINT64_MAX, 0)->count, 7);
 	assert_whole(s);
 }
 
@@ -458,7 +187,7 @@ a_replay_after_midnight_counts_nothing_twice(void **state)
 	flush_all(s);
 	close_writer(s);
 	memcpy(s->f.arena.header, arena, s->f.arena.bytes);
-	clock_at_ns += 86400 * NS_PER_S;
+	clock_at_ns += A_DAY_NS;
 	open_writer(s);
 	flush_all(s);
 	settle(s, 1);
@@ -478,10 +207,10 @@ a_clock_that_steps_back_loses_no_order(void **state)
 	struct store *s = *state;
 
 	open_writer(s);
-	clock_at_ns += 86400 * NS_PER_S;
+	clock_at_ns += A_DAY_NS;
 	settle(s, 10);
 	flush_all(s);
-	clock_at_ns -= 2 * 86400 * NS_PER_S;
+	clock_at_ns -= 2 * A_DAY_NS;
 	settle(s, 10);
 	flush_all(s);
 	open_writer(s);
@@ -499,8 +228,8 @@ a_restored_ledger_catches_up(void **state)
 	struct store *s = *state;
 	char ledger[128], saved[128];
 
-	ledger_file(s, "ledger/data.mdb", ledger);
-	ledger_file(s, "saved", saved);
+	store_file(s, "ledger/data.mdb", ledger);
+	store_file(s, "saved", saved);
 	open_writer(s);
 	for (int i = 0; i < 12; i++) {
 		settle(s, 100);
@@ -508,7 +237,7 @@ a_restored_ledger_catches_up(void **state)
 		assert_true(try_settle(s, i < 4 || i > 8 ? 2 : 1, 1));
 		flush_all(s);
 		if (i % 4 == 3)
-			clock_at_ns += 86400 * NS_PER_S;
+			clock_at_ns += A_DAY_NS;
 		if (i == 1) {
 			close_writer(s);
 			copy_file(ledger, saved);
@@ -522,31 +251,213 @@ a_restored_ledger_catches_up(void **state)
 }
 
 static void
-levels_are_loaded_into_a_new_arena(void **state)
+levels_are_loaded_one_by_one(void **state)
 {
 	struct store *s = *state;
+	struct levels_reader *r;
+	struct level level;
+
+	/* Not yet made: that is no "nothing was spent". */
+	r = levels_reader_open(s->folder, why, sizeof(why));
+	assert_non_null(r);
+	assert_int_equal(levels_reader_get(r, TOTAL_ID, &level), -1);
+	open_writer(s);
+	assert_int_equal(levels_reader_get(r, TOTAL_ID, &level), 0);
+	assert_false(level.known);
+	for (int i = 0; i < 3; i++) {
+		settle(s, 20);
+		flush_all(s);
+		assert_int_equal(levels_reader_get(r, TOTAL_ID, &level), 0);
+		assert_true(level.known);
+		assert_int_equal(level.spent, s->spent);
+		assert_int_equal(meter_what_period(level.what).kind, PERIOD_TOTAL);
+		assert_int_equal(levels_reader_get(r, (struct meter_id){ 2, 77 }, &level), 0);
+		assert_false(level.known);
+	}
+	levels_reader_close(r);
+	assert_null(levels_reader_open("/tmp/weir-no-such-folder", why, sizeof(why)));
+	assert_non_null(strstr(why, "/tmp/weir-no-such-folder"));
+}
+
+/* As a worker loads it: a new arena has the level that the old one had. */
+static void
+buckets_are_stored_too(void **state)
+{
+	struct store *s = *state;
+	struct charge c[STORE_CHARGES];
+	struct meter_view before, after;
+	struct levels_reader *r;
 	struct fixture fresh;
-	struct meter_view view;
+	struct level level;
 
 	open_writer(s);
-	settle(s, 20);
+	settle(s, 30);
 	flush_all(s);
-	fixture_open(&fresh, (struct arena_sizes){ .workers = 1, .inflight = 8, .ring_bytes = 65536, .meters = 64 });
-	fresh.now = s->f.now;
-	assert_int_equal(writer_load_meters(s->writer, &fresh.arena), 0);
-	assert_true(ledger_meter(&fresh.arena, (struct meter_id){ 2, 1 }, fresh.now, &view));
-	assert_int_equal(view.spent, s->spent);
-	assert_true(ledger_meter(&fresh.arena, (struct meter_id){ 2, 2 }, fresh.now, &view));
-	assert_int_equal(view.spent, s->spent);
-	fixture_close(&fresh);
+	assert_true(ledger_meter(&s->f.arena, BUCKET_ID, s->f.now, &before));
+	assert_int_equal(read_levels(s).full_wall_ns, s->f.now.wall_ns + before.full_in_ns);
+	assert_int_equal(read_levels(s).named, 3);
+	assert_int_equal(read_levels(s).count, 3);
 
-	/* Tomorrow the daily one is not worth a row. */
-	clock_at_ns += 86400 * NS_PER_S;
+	r = levels_reader_open(s->folder, why, sizeof(why));
+	assert_int_equal(levels_reader_get(r, BUCKET_ID, &level), 0);
+	levels_reader_close(r);
 	fixture_open(&fresh, (struct arena_sizes){ .workers = 1, .inflight = 8, .ring_bytes = 65536, .meters = 64 });
-	assert_int_equal(writer_load_meters(s->writer, &fresh.arena), 0);
-	assert_true(ledger_meter(&fresh.arena, (struct meter_id){ 2, 1 }, fresh.now, &view));
-	assert_false(ledger_meter(&fresh.arena, (struct meter_id){ 2, 2 }, fresh.now, &view));
+	fresh.now = (struct now){ 5 * NS_PER_S, s->f.now.wall_ns };	/* another boot */
+	store_charges(c);
+	assert_int_equal(ledger_load(&fresh.arena, 0, &c[2], &level, ledger_evictions(&fresh.arena), fresh.now), LOAD_DONE);
+	assert_true(ledger_meter(&fresh.arena, BUCKET_ID, fresh.now, &after));
+	assert_int_equal(after.full_in_ns, before.full_in_ns);
 	fixture_close(&fresh);
+}
+
+struct told {
+	uint32_t calls;
+	int64_t total, daily;
+};
+
+static void
+note_booked(struct meter_id id, uint64_t what, int64_t before, int64_t after, void *arg)
+{
+	struct told *t = arg;
+	int64_t *level = id.lo == 1 ? &t->total : &t->daily;
+
+	assert_int_equal(id.hi, 2);
+	assert_int_equal(meter_what_kind(what), METER_BUDGET);
+	if (before != 0)
+		assert_int_equal(before, *level);
+	assert_true(after > before);
+	*level = after;
+	t->calls++;
+}
+
+static void
+changes_of_budgets_are_told_once(void **state)
+{
+	struct store *s = *state;
+	void *arena = malloc(s->f.arena.bytes);
+	struct told told = { 0 };
+
+	open_writer(s);
+	writer_on_booked(s->writer, note_booked, &told);
+	assert_int_equal(told.calls, 0);
+	settle(s, 40);
+	memcpy(arena, s->f.arena.header, s->f.arena.bytes);
+	flush_all(s);
+	assert_int_equal(told.calls, 2);
+	assert_int_equal(told.total, s->spent);
+	assert_int_equal(told.daily, s->spent);
+	/* The rings once more, as after a death before they advanced. */
+	memcpy(s->f.arena.header, arena, s->f.arena.bytes);
+	open_writer(s);
+	writer_on_booked(s->writer, note_booked, &told);
+	flush_all(s);
+	assert_int_equal(told.calls, 2);
+	/* A new day begins at 0. */
+	int64_t yesterday = s->spent;
+	clock_at_ns += A_DAY_NS;
+	s->f.now.wall_ns = clock_at_ns;
+	settle(s, 1);
+	flush_all(s);
+	assert_int_equal(told.calls, 4);
+	assert_int_equal(told.total, s->spent);
+	assert_int_equal(told.daily, s->spent - yesterday);
+	free(arena);
+}
+
+static void
+what_a_dead_keeper_had_stored_is_told_too(void **state)
+{
+	struct store *s = *state;
+	char ledger[128], saved[128];
+	struct told told = { 0 };
+
+	store_file(s, "ledger/data.mdb", ledger);
+	store_file(s, "saved", saved);
+	open_writer(s);
+	close_writer(s);
+	copy_file(ledger, saved);
+	open_writer(s);
+	settle(s, 40);
+	flush_all(s);
+	close_writer(s);
+	copy_file(saved, ledger);
+	open_writer(s);
+	writer_on_booked(s->writer, note_booked, &told);
+	assert_int_equal(told.calls, 2);
+	assert_int_equal(told.total, s->spent);
+	writer_on_booked(s->writer, note_booked, &told);
+	assert_int_equal(told.calls, 2);
+	assert_whole(s);
+}
+
+static bool
+note_reset(uint64_t id, const struct record *r, const struct ring_charge *charges, uint32_t n, void *arg)
+{
+	int64_t *amount = arg;
+
+	(void)id;
+	if (slice_eq(r->request_id, SLICE("reset"))) {
+		assert_int_equal(n, 1);
+		*amount = charges[0].amount;
+	}
+	return true;
+}
+
+static void
+the_ring_of_the_tools_is_drained(void **state)
+{
+	struct store *s = *state;
+	struct record r = { .request_id = SLICE("reset") };
+	char bytes[RECORD_BYTES_MAX];
+	uint32_t n = record_encode(&r, bytes, sizeof(bytes));
+	struct reader *reader;
+	int64_t amount = 0;
+
+	open_writer(s);
+	settle(s, 12);
+	int64_t before = s->spent;
+	assert_int_equal(ledger_reset(&s->f.arena, TOTAL_ID, bytes, n, s->f.now), RESET_DONE);
+	settle(s, 3);
+	flush_all(s);
+	assert_true(writer_drained(s->writer));
+	assert_int_equal(read_levels(s).total, s->spent - before);
+	assert_int_equal(read_levels(s).daily, s->spent);
+	close_writer(s);
+	reader = reader_open(s->folder, why, sizeof(why));
+	assert_int_equal(reader_scan(reader, 0, UINT64_MAX, note_reset, &amount), 0);
+	reader_close(reader);
+	assert_int_equal(amount, -before);
+}
+
+static bool
+note_charges(uint64_t id, const struct record *r, const struct ring_charge *charges, uint32_t n, void *arg)
+{
+	(void)id;
+	(void)arg;
+	assert_int_equal((uintptr_t)charges % _Alignof(struct ring_charge), 0);
+	assert_int_equal(n, STORE_CHARGES);
+	assert_int_equal(charges[0].held, 1);
+	assert_int_equal(charges[0].amount, r->fixed.cost_nusd);
+	assert_int_equal(charges[1].period_index, DAY_BEGIN_NS / A_DAY_NS);
+	assert_int_equal(meter_what_kind(charges[2].what), METER_BUCKET);
+	assert_true(charges[2].full_wall_ns > 0);
+	assert_int_equal(meter_what_kind(charges[3].what), METER_CONCURRENCY);
+	return true;
+}
+
+static void
+charges_are_read_with_their_records(void **state)
+{
+	struct store *s = *state;
+	struct reader *r;
+
+	open_writer(s);
+	settle(s, 10);
+	flush_all(s);
+	close_writer(s);
+	r = reader_open(s->folder, why, sizeof(why));
+	assert_int_equal(reader_scan(r, 0, UINT64_MAX, note_charges, NULL), 0);
+	reader_close(r);
 }
 
 static void
@@ -581,97 +492,6 @@ a_full_map_grows(void **state)
 	assert_whole(s);
 }
 
-static off_t
-day_file_bytes(struct store *s)
-{
-	char path[128];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "%s/records/2026-11-23/data.mdb", s->folder);
-	assert_int_equal(stat(path, &st), 0);
-	return st.st_size;
-}
-
-static void
-a_full_disk_is_survived(void **state)
-{
-	struct store *s = *state;
-	struct rlimit before, tight;
-	uint32_t records;
-
-	signal(SIGXFSZ, SIG_IGN);
-	open_writer(s);
-	settle(s, 100);
-	flush_all(s);
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
-	tight = before;
-	tight.rlim_cur = (rlim_t)day_file_bytes(s);
-	settle(s, 1000);
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
-	for (int i = 0; i < 3; i++) {
-		int rc = writer_flush(s->writer, &s->f.arena, &records, why, sizeof(why));
-
-		assert_int_equal(rc, -1);
-		assert_int_equal(records, 0);
-		assert_non_null(strstr(why, s->folder));
-		assert_non_null(strstr(why, "make room"));
-	}
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
-	flush_all(s);
-	assert_whole(s);
-}
-
-/* So large a ledger that its next commit needs more room than the day's. */
-static void
-fill_ledger(struct store *s)
-{
-	struct spending spending = { 0 };
-	struct levels levels;
-
-	assert_int_equal(levels_open(&levels, s->folder, ENVIRONMENT_WRITE), 0);
-	for (uint32_t i = 0; i < 40000; i++) {
-		struct ring_charge c = { { 2, 1000 + i }, PERIOD_MONTHLY, 0, 1, 1 };
-
-		assert_int_equal(spending_add(&spending, &c), 0);
-	}
-	assert_int_equal(levels_book(&levels, &spending, NULL, 0), 0);
-	levels_close(&levels);
-	spending_free(&spending);
-}
-
-static void
-a_ledger_that_fails_over_midnight_loses_nothing(void **state)
-{
-	struct store *s = *state;
-	struct rlimit before, tight;
-	uint32_t records;
-	char ledger[128];
-	struct stat st;
-
-	signal(SIGXFSZ, SIG_IGN);
-	fill_ledger(s);
-	open_writer(s);
-	ledger_file(s, "ledger/data.mdb", ledger);
-	assert_int_equal(stat(ledger, &st), 0);
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
-	tight = before;
-	tight.rlim_cur = (rlim_t)st.st_size;
-	settle(s, 200);
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
-	assert_int_equal(writer_flush(s->writer, &s->f.arena, &records, why, sizeof(why)), -1);
-	assert_true(day_exists(s, "2026-11-23"));
-	clock_at_ns += 86400 * NS_PER_S;
-	settle(s, 20);
-	assert_int_equal(writer_flush(s->writer, &s->f.arena, &records, why, sizeof(why)), -1);
-	assert_false(day_exists(s, "2026-11-24"));	/* one batch after the other */
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
-	flush_all(s);
-	assert_true(day_exists(s, "2026-11-24"));
-	close_writer(s);
-	assert_int_equal(read_store(s, 0, (uint64_t)DAY_BEGIN_NS + UINT64_C(86400) * NS_PER_S, 0)->count, 200);
-	assert_int_equal(read_store(s, 0, UINT64_MAX, 0)->count, 220);
-}
-
 static void
 a_second_writer_is_told_who_is_first(void **state)
 {
@@ -688,39 +508,19 @@ a_second_writer_is_told_who_is_first(void **state)
 }
 
 static void
-readers_need_a_folder_and_no_more(void **state)
-{
-	struct store *s = *state;
-	char path[128];
-
-	assert_int_equal(read_store(s, 0, UINT64_MAX, 0)->count, 0);
-	assert_int_equal(read_levels(s).count, 0);
-	/* The keeper died when it had made the day's folder. */
-	snprintf(path, sizeof(path), "%s/records", s->folder);
-	assert_int_equal(mkdir(path, 0700), 0);
-	snprintf(path, sizeof(path), "%s/records/2026-11-23", s->folder);
-	assert_int_equal(mkdir(path, 0700), 0);
-	snprintf(path, sizeof(path), "%s/records/2026-13-99", s->folder);
-	assert_int_equal(mkdir(path, 0700), 0);
-	assert_int_equal(read_store(s, 0, UINT64_MAX, 0)->count, 0);
-	snprintf(path, sizeof(path), "%s/nothing", s->folder);
-	assert_null(reader_open(path, why, sizeof(why)));
-	assert_non_null(strstr(why, path));
-}
-
-static void
 what_is_no_record_hides_no_other(void **state)
 {
 	struct store *s = *state;
+	const struct settled nothing = { 0 };
 	struct inflight *e;
-	struct refusal refusal;
 
 	open_writer(s);
 	settle(s, 2);
 	/* A worker that died before its draft. */
-	assert_int_equal(ledger_admit(&s->f.arena, 0, NULL, 0, s->f.now, &e, &refusal), LEDGER_ADMITTED);
+	e = admit(&s->f, 0, NULL, 0);
+	assert_non_null(e);
 	inflight_record_set(e, 0);
-	assert_int_equal(ledger_settle(&s->f.arena, 0, e, 0, s->f.now), SETTLED);
+	assert_int_equal(ledger_settle(&s->f.arena, 0, e, &nothing, s->f.now), SETTLED);
 	settle(s, 2);
 	flush_all(s);
 	assert_whole(s);
@@ -734,11 +534,13 @@ struct follower {
 };
 
 static bool
-count_only(uint64_t id, const struct record *r, void *arg)
+count_only(uint64_t id, const struct record *r, const struct ring_charge *charges, uint32_t n, void *arg)
 {
 	uint64_t *next_id = arg;
 
 	(void)r;
+	(void)charges;
+	(void)n;
 	*next_id = id + 1;
 	return true;
 }
@@ -799,7 +601,7 @@ a_reader_follows_over_growth_and_midnight(void **state)
 			flush_all(s);
 			assert_int_equal(follower_ask(&f), clock_at_ns + 600);
 		}
-		clock_at_ns += 86400 * NS_PER_S;
+		clock_at_ns += A_DAY_NS;
 	}
 	close(f.ask);
 	close(f.answer);
@@ -870,13 +672,15 @@ main(void)
 		TEST(a_replay_after_midnight_counts_nothing_twice),
 		TEST(a_clock_that_steps_back_loses_no_order),
 		TEST(a_restored_ledger_catches_up),
-		TEST(levels_are_loaded_into_a_new_arena),
+		TEST(levels_are_loaded_one_by_one),
+		TEST(buckets_are_stored_too),
+		TEST(changes_of_budgets_are_told_once),
+		TEST(what_a_dead_keeper_had_stored_is_told_too),
+		TEST(the_ring_of_the_tools_is_drained),
+		TEST(charges_are_read_with_their_records),
 		TEST(a_new_arena_goes_on_beside_the_old_records),
 		TEST(a_full_map_grows),
-		TEST(a_full_disk_is_survived),
-		TEST(a_ledger_that_fails_over_midnight_loses_nothing),
 		TEST(a_second_writer_is_told_who_is_first),
-		TEST(readers_need_a_folder_and_no_more),
 		TEST(what_is_no_record_hides_no_other),
 		TEST(a_reader_follows_over_growth_and_midnight),
 		cmocka_unit_test_setup_teardown(kill_9_of_the_keeper_loses_and_doubles_nothing, setup_small_rings, teardown),
