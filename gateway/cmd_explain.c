@@ -263,6 +263,8 @@ add_usage(const struct record *r, struct buf *out)
 		any = true;
 	}
 	buf_add_str(out, any ? "" : "nothing");
+	if (f->attempts == 0 && f->cost_nusd == 0)
+		return;		/* it never left: a price would say nothing */
 	buf_printf(out, "\ncost      %s", tool_amount(UNIT_NUSD, f->cost_nusd, amount));
 	buf_printf(out, " of %s that were held", tool_amount(UNIT_NUSD, f->held_nusd, amount));
 	add_pair(out, ", by the price ", r->price);

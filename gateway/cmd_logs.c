@@ -257,7 +257,8 @@ add_row(struct buf *out, const struct record *r)
 	buf_printf(out, "%-24s %6u ", time, f->status);
 	tool_cell(out, r->key, 16);
 	tool_cell(out, r->provider, 12);
-	tool_cell(out, r->model.n ? r->model : r->model_requested, 28);
+	/* What is no request to a model says what else it is: "limit_reset". */
+	tool_cell(out, r->model.n ? r->model : r->model_requested.n ? r->model_requested : r->route_name, 28);
 	buf_printf(out, "%9lld %8lld %14s %8lld %s", (long long)in, (long long)f->tokens[TOKENS_OUTPUT], usd,
 	    (long long)(f->total_ns / NS_PER_MS), record_outcome_name(f->outcome));
 }

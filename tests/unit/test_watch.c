@@ -467,7 +467,7 @@ static void
 explain_tells_what_was_charged(void **state)
 {
 	struct charge c[2] = { budget(1, 100 * MODEL_NUSD, "key eng/ci cost"), bucket(1, 60, "key eng/ci rpd") };
-	struct record r = { .fixed = { .status = 200, .flags = RECORD_FLAG(CLAMPED) | RECORD_FLAG(WAITED), .asked_tokens = 128000,
+	struct record r = { .fixed = { .status = 200, .attempts = 1, .flags = RECORD_FLAG(CLAMPED) | RECORD_FLAG(WAITED), .asked_tokens = 128000,
 		.granted_tokens = 4096, .wait_ns = 12 * NS_PER_MS, .held_nusd = 4 * MODEL_NUSD, .tokens = { 7, 5 } },
 		.request_id = SLICE("req_1"), .provider_request_id = SLICE("req_theirs"), .key = SLICE("ci"), .workspace = SLICE("eng"),
 		.route_name = SLICE("messages"), .model = SLICE("m\033]"), .provider = SLICE("main") };
@@ -520,6 +520,7 @@ explain_tells_who_refused(void **state)
 	expect("by the limit \"key rpm\"");
 	expect("60 requests a minute");
 	expect("charged on no limit");
+	assert_null(strstr(out, "cost"));
 }
 
 /* ---- top ---- */
