@@ -568,6 +568,15 @@ list_take(struct list *l, enum limit_form form, struct slice object, const char 
 	(*l->count)++;
 }
 
+static bool
+room_for_one(const struct list *l, const char *path)
+{
+	if (*l->count < LIMITS_MAX)
+		return true;
+	problem_add(l->problems, path, "is one more than the %d limits, of both kinds together, that fit", LIMITS_MAX);
+	return false;
+}
+
 static void
 list_read(struct list *l, enum limit_form form, struct slice raw, const char *path)
 {
@@ -578,10 +587,8 @@ list_read(struct list *l, enum limit_form form, struct slice raw, const char *pa
 	if (!raw.p || json_is_null(raw))
 		return;
 	if (raw.p[0] == '{') {
-		if (*l->count < LIMITS_MAX)
+		if (room_for_one(l, path))
 			list_take(l, form, raw, path);
-		else
-			problem_add(l->problems, path, "is more than %d limits", LIMITS_MAX);
 		return;
 	}
 	if (!json_iter_array(&it, raw)) {
@@ -590,10 +597,8 @@ list_read(struct list *l, enum limit_form form, struct slice raw, const char *pa
 	}
 	for (uint32_t i = 0; json_next(&it, &none, &value); i++) {
 		snprintf(at, sizeof(at), "%s[%u]", path, i);
-		if (*l->count == LIMITS_MAX) {
-			problem_add(l->problems, at, "is one more than the %d limits, of both kinds together, that fit", LIMITS_MAX);
+		if (!room_for_one(l, at))
 			return;
-		}
 		list_take(l, form, value, at);
 	}
 }
