@@ -121,7 +121,7 @@ describe('tokens, requests in flight', () => {
 			assert.equal(answer.status, 200, `request ${i}: ${answer.body}`);
 			assert.equal(answer.headers.get('anthropic-ratelimit-tokens-limit'), '30000');
 		}
-		const used = await world.ask({ key, body: messageBody({ max_tokens: 8000, script: { usage: { input_tokens: 20000, output_tokens: 9500 } } }) });
+		const used = await world.ask({ key, body: messageBody({ max_tokens: 8000, script: { usage: { input_tokens: 25000, output_tokens: 4000 } } }) });
 		assert.equal(used.status, 200, used.body.toString());
 		const answer = await world.ask({ key, body: messageBody({ max_tokens: 8000 }) });
 		refused(answer, 429, 'rate_limit_error');
@@ -200,8 +200,8 @@ describe('who carries limits', () => {
 
 	test('a policy: each user has a budget of their own, and the excluded one has none', async () => {
 		const key = await w.weir.key('users');
-		const script = { usage: { input_tokens: 0, output_tokens: 5000 } };
-		const spend = (user) => w.ask({ key, headers: as(user), body: messageBody({ max_tokens: 200, script }) });
+		const script = { usage: { input_tokens: 0, output_tokens: 4000 } };	/* $0.04 of $0.05 */
+		const spend = (user) => w.ask({ key, headers: as(user), body: messageBody({ max_tokens: 4000, script }) });
 		assert.equal((await spend('alice')).status, 200);
 		const answer = await spend('alice');
 		const message = refused(answer, 429, 'billing_error');
@@ -215,14 +215,14 @@ describe('who carries limits', () => {
 
 	test('more users than groups_max share one meter, and that is counted', async () => {
 		const key = await w.weir.key('crowd');
-		const script = { usage: { input_tokens: 0, output_tokens: 5000 } };
-		const spend = (user) => w.ask({ key, headers: as(user), body: messageBody({ max_tokens: 200, script }) });
+		const script = { usage: { input_tokens: 0, output_tokens: 4000 } };	/* $0.04 of $0.05 */
+		const spend = (user) => w.ask({ key, headers: as(user), body: messageBody({ max_tokens: 4000, script }) });
 		await spend('alice');	/* alice and bob may have come before; carol is the third */
 		await spend('bob');
 		await spend('carol');
 		assert.equal((await spend('dave')).status, 200, 'the shared meter is fresh');
 		refused(await spend('erin'), 429, 'billing_error');
-		assert.ok((await w.weir.metrics()).sum('weir_group_overflow_total') >= 2);
+		assert.ok((await w.weir.metrics()).sum('weir_group_overflow_total') >= 1);
 	});
 
 	test('a limit of 0 blocks', async () => {
@@ -251,13 +251,13 @@ describe('who carries limits', () => {
 
 describe('limits that change', () => {
 	const policies = (limit) => ({ policies: [{ id: 'p', conditions: [], type: 'cost', ...limit }] });
-	const spend = (w, key, output = 5000) => w.ask({ key, body: messageBody({ max_tokens: 100, script: { usage: { input_tokens: 0, output_tokens: output } } }) });
+	const spend = (w, key, output = 5000) => w.ask({ key, body: messageBody({ max_tokens: output, script: { usage: { input_tokens: 0, output_tokens: output } } }) });
 
 	async function reload(w, settings) {
+		const before = (await w.weir.metrics()).sum('weir_settings_version');
 		w.weir.write({ ...w.weir.settings, ...settings });
-		const before = (w.weir.stderr.match(/reloaded/g) ?? []).length;
 		w.weir.signal('SIGHUP');
-		await until(() => (w.weir.stderr.match(/reloaded/g) ?? []).length > before, `the settings are reloaded:\n${w.weir.stderr}`);
+		await until(async () => (await w.weir.metrics()).sum('weir_settings_version') === before + 1, 'the new settings are in force');
 	}
 
 	test('a limit that is lowered below the spend refuses from now on and says so; raised, it admits at once', () => within(
@@ -281,7 +281,7 @@ describe('limits that change', () => {
 		}));
 
 	test('a longer period keeps what was spent, over a restart too', () => within(
-		{ settings: policies({ credit_limit: 1, periodic_reset: 'daily' }) }, async (w) => {
+		{ settings: policies({ credit_limit: 10, periodic_reset: 'daily' }) }, async (w) => {
 			const key = await w.weir.key('longer');
 			assert.equal((await spend(w, key, 50000)).status, 200);
 			assert.equal(await w.weir.stop(), 0);
@@ -307,7 +307,7 @@ describe('counting a prompt', () => {
 			assert.ok(record.held_nusd < 300_000_000, `${record.held_nusd}`);
 			assert.ok(record.held_nusd >= record.cost_nusd);
 		}
-		const asked = (await world.provider.requests(50, true)).filter(counted);
+		const asked = (await world.provider.requests(50, true)).filter((r) => counted(r) && r.body_base64.length > TEXT.length);
 		assert.ok(asked.length >= 1 && asked.length <= 2, 'at most once a worker');
 		assert.deepEqual(Object.keys(JSON.parse(Buffer.from(asked[0].body_base64, 'base64'))).sort(), ['messages', 'model', 'system', 'tools']);
 		assert.ok((await world.weir.metrics()).sum('weir_counted_total') >= 1);
@@ -376,12 +376,12 @@ describe('what is said', () => {
 
 	test('weir limits shows levels, and reset takes effect at once and for good', async () => {
 		const key = await world.weir.key('resettable', '--budget', '0.02', '--budget-period', 'monthly');
-		const body = messageBody({ model: OPUS, max_tokens: 500, script: { usage: { input_tokens: 0, output_tokens: 1000 } } });
+		const body = messageBody({ model: OPUS, max_tokens: 600, script: { usage: { input_tokens: 0, output_tokens: 1000 } } });
 		assert.equal((await world.ask({ key, body })).status, 200);
 		refused(await world.ask({ key, body }), 429, 'billing_error');
 		const list = async () => JSON.parse((await world.weir.command('limits', '--config', world.weir.configPath, '--key', key.id, '--json')).stdout);
 		const [meter] = await list();
-		assert.equal(meter.spent, 20_000_000);
+		assert.equal(meter.spent, 12_000_000);	/* 600 tokens, whatever the script says */
 		assert.equal(meter.limit, 20_000_000);
 		assert.equal(meter.held, 0);
 		assert.match(meter.resets, /^\d{4}-\d\d-01T00:00:00/);
