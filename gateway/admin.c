@@ -73,7 +73,15 @@ struct answer {
 /* ---- answers ---- */
 
 static void
-reason(struct buf *json, uint32_t *count, const char *process, struct proc_view view, int64_t now, int64_t silent_ns)
+reason(struct buf *json, uint32_t *count, const char *text)
+{
+	if ((*count)++ > 0)
+		buf_add_char(json, ',');
+	buf_add_json(json, slice_of(text));
+}
+
+static void
+process_reason(struct buf *json, uint32_t *count, const char *process, struct proc_view view, int64_t now, int64_t silent_ns)
 {
 	char text[128];
 	int64_t silent = now - view.heartbeat_mono_ns;
@@ -84,9 +92,7 @@ reason(struct buf *json, uint32_t *count, const char *process, struct proc_view 
 		snprintf(text, sizeof(text), "%s has been silent for %" PRId64 " s", process, silent / NS_PER_S);
 	else
 		return;
-	if ((*count)++ > 0)
-		buf_add_char(json, ',');
-	buf_add_json(json, slice_of(text));
+	reason(json, count, text);
 }
 
 bool
@@ -99,9 +105,11 @@ admin_ready(const struct arena *a, const struct settings *s, int64_t mono_ns, st
 	buf_init(&list, 64 * 1024);
 	for (uint32_t i = 0; i < workers; i++) {
 		snprintf(name, sizeof(name), "worker-%u", i);
-		reason(&list, &reasons, name, arena_proc(a, i), mono_ns, WORKER_SILENT_NS);
+		process_reason(&list, &reasons, name, arena_proc(a, i), mono_ns, WORKER_SILENT_NS);
 	}
-	reason(&list, &reasons, "keeper", arena_proc(a, PROC_KEEPER), mono_ns, KEEPER_SILENT_NS);
+	process_reason(&list, &reasons, "keeper", arena_proc(a, PROC_KEEPER), mono_ns, KEEPER_SILENT_NS);
+	if (arena_store_failing(a))
+		reason(&list, &reasons, "the store cannot be written");
 	buf_printf(json, "{\"ready\":%s,\"version\":\"%s\",\"settings_version\":%" PRIu64 ",\"reasons\":[%.*s]}\n",
 	    reasons ? "false" : "true", WEIR_VERSION, s->version, SLICE_FMT(buf_slice(&list)));
 	buf_free(&list);

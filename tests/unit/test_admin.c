@@ -213,6 +213,12 @@ test_ready(void **state)
 	assert_true(slice_contains(buf_slice(&json), SLICE("{\"ready\":true,")));
 	assert_true(slice_contains(buf_slice(&json), SLICE("\"reasons\":[]")));
 
+	arena_store_failing_set(&arena, true);
+	buf_clear(&json);
+	assert_false(admin_ready(&arena, settings, now, &json));
+	assert_true(slice_contains(buf_slice(&json), SLICE("\"reasons\":[\"the store cannot be written\"]")));
+	arena_store_failing_set(&arena, false);
+
 	buf_clear(&json);
 	assert_true(admin_ready(&arena, settings, now + 5 * NS_PER_S, &json));
 	buf_clear(&json);
