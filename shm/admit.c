@@ -14,13 +14,12 @@
  */
 #include "shm/inflight.h"
 #include "shm/meter.h"
-#include "shm/period.h"
 
 struct want {
 	struct shm_meter *m;
 	struct standing st;
 	uint64_t what;
-	int64_t period_index;	/* of now */
+	int64_t period_index;	/* of now, for a budget */
 	int64_t amount;		/* at the demand, in the meter's unit */
 	int64_t cost;		/* that, raw; 0 if postpaid */
 	int64_t own;		/* raw, of the first on a meter: what this request has of it so far */
@@ -39,10 +38,23 @@ struct asking {
 
 /* ---- amounts ---- */
 
+/* Whether the mode means anything: a request is always counted beforehand. */
+static bool
+has_mode(const struct charge *c)
+{
+	return c->kind == METER_BUDGET || (c->kind == METER_BUCKET && c->unit != UNIT_REQUESTS);
+}
+
+static bool
+is_postpaid(const struct charge *c)
+{
+	return c->mode == MODE_POSTPAID && has_mode(c);
+}
+
 static int64_t
 cost_of(const struct charge *c, int64_t amount)
 {
-	if (c->mode == MODE_POSTPAID)
+	if (is_postpaid(c))
 		return 0;
 	return c->kind == METER_BUCKET ? bucket_cost(amount, c->limit, c->window_ns) : amount;
 }
@@ -88,10 +100,31 @@ asking_begin(struct asking *q, struct charge *charges, uint32_t n, const struct 
 		const struct charge *c = &charges[i];
 		struct want *w = &q->want[i];
 
-		w->what = meter_what(c);
-		w->period_index = moment_period(&q->at, meter_what_period(w->what));
+		w->what = charge_what(c);
+		w->period_index = c->kind == METER_BUDGET ? moment_period(&q->at, w->what) : 0;
 		w->first = first_on_meter(charges, i);
 		ask(q, i, q->most);
+	}
+}
+
+static void
+stand(struct want *w, const struct charge *c, const struct moment *at)
+{
+	struct standing *st = &w->st;
+
+	/* One id is one meter; policy/limit.c puts kind and unit into the id. */
+	CHECK(((word_get(&w->m->what) ^ w->what) & WHAT_TYPE_MASK) == 0);
+	st->held = (int64_t)word_get(&w->m->held);
+	if (c->kind == METER_BUCKET) {
+		st->capacity = c->window_ns;
+		st->used = larger((int64_t)word_get(&w->m->level) - at->mono_ns, 0);
+		return;
+	}
+	st->capacity = larger(c->limit, 0);
+	st->used = st->held;
+	if (c->kind == METER_BUDGET) {
+		budget_standing(st, w->m, w->what, w->period_index);
+		st->used = add_capped(st->spent, st->held);
 	}
 }
 
@@ -111,7 +144,7 @@ find_all(struct asking *q, const struct arena *a)
 				return i;
 		}
 		w->m = &rows[c->row];
-		w->st = meter_standing(w->m, c, w->what, w->period_index, &q->at);
+		stand(w, c, &q->at);
 	}
 	return q->n;
 }
@@ -128,8 +161,7 @@ used_of(const struct standing *st, bool alone)
 static bool
 may_clamp(const struct charge *c)
 {
-	return c->mode == MODE_CLAMP && c->slope_milli > 0 &&
-	    (c->kind == METER_BUDGET || c->kind == METER_BUCKET);
+	return c->slope_milli > 0 && c->mode == MODE_CLAMP && has_mode(c);
 }
 
 /* Units that the charge finds; charges before it on the same meter are served
@@ -186,7 +218,7 @@ demand_granted(const struct asking *q, bool alone, uint32_t *lowered_by)
 static int64_t
 need_of(const struct charge *c, const struct want *w, int64_t own)
 {
-	if (w->amount > 0 && c->mode != MODE_POSTPAID)
+	if (w->amount > 0 && !is_postpaid(c))
 		return w->cost;
 	if (own > 0)
 		return 0;
@@ -199,7 +231,6 @@ wait_of(const struct asking *q, uint32_t i, int64_t own)
 {
 	const struct charge *c = &q->charges[i];
 	const struct want *w = &q->want[i];
-	struct period p = meter_what_period(w->what);
 	int64_t asked = add_capped(own, need_of(c, w, own));
 
 	if (c->limit <= 0 || asked > w->st.capacity)
@@ -208,8 +239,8 @@ wait_of(const struct asking *q, uint32_t i, int64_t own)
 	case METER_BUCKET:
 		return add_capped(w->st.used, asked) - w->st.capacity;
 	case METER_BUDGET:
-		return p.kind == PERIOD_TOTAL ? WAIT_NEVER
-		    : period_begin_ns(p, w->st.period_index + 1) - q->at.wall_ns;
+		return c->period == PERIOD_TOTAL ? WAIT_NEVER
+		    : period_begin_ns(meter_what_period(w->what), w->st.period_index + 1) - q->at.wall_ns;
 	case METER_CONCURRENCY:
 	case METER_GROUP:
 		break;
@@ -222,9 +253,11 @@ refusal_by(const struct asking *q, uint32_t i)
 {
 	const struct charge *c = &q->charges[i];
 	const struct standing *st = &q->want[i].st;
-	struct refusal why = { .charge = i, .limit = c->limit, .spent = st->spent, .held = st->held };
+	struct refusal why = { .charge = i, .limit = c->limit, .held = st->held };
 
-	why.need = larger(c->mode == MODE_POSTPAID ? 1 : q->want[i].amount, 1);
+	why.need = larger(is_postpaid(c) ? 1 : q->want[i].amount, 1);
+	if (c->kind == METER_BUDGET)
+		why.spent = st->spent;
 	if (c->kind == METER_BUCKET) {
 		int64_t left = bucket_units(st->capacity - st->used, c->limit, c->window_ns);
 		int64_t alone = bucket_units(st->capacity - used_of(st, true), c->limit, c->window_ns);
@@ -253,41 +286,54 @@ has_room(struct asking *q, bool alone, struct refusal *why)
 {
 	uint32_t refused = q->n;
 
-	for (uint32_t i = 0; i < q->n; i++)
-		q->want[i].own = 0;
 	for (uint32_t i = 0; i < q->n; i++) {
 		const struct charge *c = &q->charges[i];
-		const struct want *w = &q->want[i];
-		int64_t *own = &q->want[w->first].own;
-		int64_t used = add_capped(used_of(&w->st, alone), *own);
+		struct want *w = &q->want[i], *first = &q->want[w->first];
+		int64_t own = w->first == i ? 0 : first->own;
+		int64_t left = w->st.capacity - add_capped(used_of(&w->st, alone), own);
 
-		if (c->limit <= 0 || need_of(c, w, *own) > w->st.capacity - used) {
-			if (!why)
-				return false;
-			if (refused == q->n) {
-				refused = i;
-				*why = refusal_by(q, i);
-				why->wait_ns = wait_of(q, i, *own);
-			} else if (c->kind == q->charges[refused].kind) {
-				wait_longer(why, wait_of(q, i, *own));
-			}
+		first->own = add_capped(own, w->cost);
+		if (c->limit > 0 && need_of(c, w, own) <= left)
+			continue;
+		if (!why)
+			return false;
+		if (refused == q->n) {
+			refused = i;
+			*why = refusal_by(q, i);
+			why->wait_ns = wait_of(q, i, own);
+		} else if (c->kind == q->charges[refused].kind) {
+			wait_longer(why, wait_of(q, i, own));
 		}
-		*own = add_capped(*own, w->cost);
 	}
 	return refused == q->n;
 }
 
 /* ---- taking ---- */
 
-static void
-hold_new(struct shm_hold *h, const struct charge *c, uint64_t what)
+/* From the meter; the answer is what charge_left() begins with. */
+static int64_t
+take(struct step *s, const struct want *w, const struct charge *c, int64_t own, const struct moment *at)
 {
-	word_put(&h->id_hi, c->id.hi);
-	word_put(&h->id_lo, c->id.lo);
-	word_put(&h->amount, 0);
-	word_put(&h->units, 0);
-	atomic_store_explicit(&h->row, c->row, memory_order_release);
-	atomic_store_explicit(&h->what, (uint32_t)what, memory_order_release);
+	struct shm_meter *m = w->m;
+
+	meter_set_what(s, m, w->what);
+	journal_set_if_new(s, &m->limit, (uint64_t)c->limit);
+	if (c->kind == METER_BUCKET) {
+		int64_t full_at = add_capped(larger((int64_t)word_get(&m->level), at->mono_ns), w->cost);
+
+		journal_set_if_new(s, &m->window_ns, (uint64_t)c->window_ns);
+		journal_set_if_new(s, &m->level, (uint64_t)full_at);
+		if (c->unit != UNIT_REQUESTS)
+			meter_add_held(s, m, w->cost);
+		return full_at;
+	}
+	if (c->kind == METER_BUDGET) {
+		journal_set_if_new(s, &m->window_ns, (uint64_t)c->alert);
+		journal_set_if_new(s, &m->period_index, (uint64_t)w->st.period_index);
+		journal_set_if_new(s, &m->level, (uint64_t)w->st.spent);
+	}
+	meter_add_held(s, m, w->cost);
+	return w->st.capacity - add_capped(w->st.used, own);
 }
 
 static void
@@ -298,18 +344,24 @@ take_all(struct step *s, struct asking *q, struct inflight *e)
 	for (uint32_t i = 0; i < q->n; i++) {
 		struct charge *c = &q->charges[i];
 		struct want *w = &q->want[i], *first = &q->want[w->first];
+		uint64_t amount = 0, units = 0;
 
-		if (w->first == i) {
+		if (w->first == i)
 			w->hold = holds++;
-			hold_new(&e->hold[w->hold], c, w->what);
-		}
 		struct shm_hold *h = &e->hold[first->hold];
-		meter_take(s, w->m, c, w->what, &w->st, w->cost, &q->at);
-		word_put(&h->amount, word_get(&h->amount) + (uint64_t)w->cost);
-		word_put(&h->units, (uint64_t)add_capped((int64_t)word_get(&h->units), w->amount));
-		c->taken = c->mode == MODE_POSTPAID ? 0 : w->amount;
-		c->after = c->kind == METER_BUCKET ? (int64_t)word_get(&w->m->level)
-		    : w->st.capacity - add_capped(w->st.used, first->own);
+		if (w->first == i) {
+			word_put(&h->id_hi, c->id.hi);
+			word_put(&h->id_lo, c->id.lo);
+			atomic_store_explicit(&h->row, c->row, memory_order_release);
+			atomic_store_explicit(&h->what, (uint32_t)w->what, memory_order_release);
+		} else {
+			amount = word_get(&h->amount);
+			units = word_get(&h->units);
+		}
+		c->taken = is_postpaid(c) ? 0 : w->amount;
+		c->after = take(s, w, c, first->own, &q->at);
+		word_put(&h->amount, amount + (uint64_t)w->cost);
+		word_put(&h->units, (uint64_t)add_capped((int64_t)units, w->amount));
 		word_put(&h->after, (uint64_t)c->after);
 		CRASH_POINT();
 	}

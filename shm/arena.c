@@ -80,7 +80,7 @@ layout_hash(void)
 		sizeof(struct shm_hold), FIELD(shm_hold, row), sizeof(struct inflight),
 		FIELD(inflight, hold), FIELD(inflight, metered), FIELD(inflight, text),
 		sizeof(struct shm_item), FIELD(shm_item, record_bytes), sizeof(struct ring_charge),
-		sizeof(struct shm_metrics), ROUTES_MAX, PROVIDERS_MAX, STATUSES_MAX,
+		sizeof(struct shm_queue), sizeof(struct shm_metrics), ROUTES_MAX, PROVIDERS_MAX, STATUSES_MAX,
 		FIELD(shm_metrics, tokens), FIELD(shm_metrics, cost_nusd), FIELD(shm_metrics, bucket),
 		FIELD(shm_metrics, sum_ns), FIELD(shm_metrics, counter), FIELD(shm_metrics, connections),
 	};
@@ -153,6 +153,7 @@ header_plan(struct shm_header *h, const struct arena_sizes *s)
 	h->at.pages = section(&end, (uint64_t)s->workers * s->inflight, sizeof(struct inflight));
 	h->at.rings = section(&end, s->workers + 1, s->ring_bytes);
 	h->at.metrics = section(&end, s->workers + 1, sizeof(struct shm_metrics));
+	h->at.queue = section(&end, 1, sizeof(struct shm_queue));
 	h->bytes = section(&end, 0, 0);
 }
 

@@ -7,7 +7,6 @@
  */
 #include "shm/charge.h"
 
-#include "shm/layout.h"
 #include "shm/period.h"
 
 __extension__ typedef unsigned __int128 wide;	/* ISO C has no name for it */
@@ -15,13 +14,10 @@ __extension__ typedef unsigned __int128 wide;	/* ISO C has no name for it */
 #define MILLI 1000
 
 int64_t
-charge_amount(const struct charge *c, int64_t demand)
+charge_slope_amount(const struct charge *c, int64_t demand)
 {
 	int64_t whole, rest;
 
-	CHECK(c->fixed >= 0 && c->slope_milli >= 0 && demand >= 0);
-	if (c->slope_milli == 0)
-		return c->fixed;
 	/* slope * demand / 1000, rounded up, without a product that is too large:
 	 * the rest of slope / 1000 is small. */
 	if (__builtin_mul_overflow(c->slope_milli / MILLI, demand, &whole) ||
@@ -99,14 +95,7 @@ charge_reset_ns(const struct charge *c, struct now now)
 uint64_t
 meter_what(const struct charge *c)
 {
-	uint64_t what = (uint64_t)c->kind | (uint64_t)c->unit << 3 | (uint64_t)c->mode << 6;
-
-	if (c->kind != METER_BUDGET)
-		return what;
-	what |= (uint64_t)c->period << 9;
-	if (c->period == PERIOD_DAYS)
-		what |= (uint64_t)c->days << 12 | (uint64_t)c->anchor << 21;
-	return what;
+	return charge_what(c);
 }
 
 enum meter_kind

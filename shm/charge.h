@@ -1,5 +1,5 @@
 /*
- * shm/charge.h -- the arithmetic of charges. Private to shm/; no shared memory.
+ * shm/charge.h -- the arithmetic of charges. Private to shm/; looks at no memory but the charge.
  *
  * Everything is exact and saturates at INT64_MAX. A product that fits into 64
  * bits, as nearly all do, costs no division of 128 bits.
@@ -7,7 +7,7 @@
 #ifndef WEIR_SHM_CHARGE_H
 #define WEIR_SHM_CHARGE_H
 
-#include "shm/ledger.h"
+#include "shm/layout.h"
 
 #define WAIT_NEVER (-1)
 
@@ -25,8 +25,28 @@ larger(int64_t a, int64_t b)
 	return a > b ? a : b;
 }
 
-int64_t charge_amount(const struct charge *c, int64_t demand);
-	/* In the meter's unit. */
+/* meter_what(), where it matters how long it takes. */
+static inline uint64_t
+charge_what(const struct charge *c)
+{
+	uint64_t what = (uint64_t)c->kind | (uint64_t)c->unit << 3 | (uint64_t)c->mode << 6;
+
+	if (c->kind != METER_BUDGET)
+		return what;
+	what |= (uint64_t)c->period << 9;
+	return c->period == PERIOD_DAYS ? what | (uint64_t)c->days << 12 | (uint64_t)c->anchor << 21 : what;
+}
+
+int64_t charge_slope_amount(const struct charge *c, int64_t demand);
+
+/* In the meter's unit. */
+static inline int64_t
+charge_amount(const struct charge *c, int64_t demand)
+{
+	CHECK((c->fixed | c->slope_milli | demand) >= 0);
+	return c->slope_milli == 0 ? c->fixed : charge_slope_amount(c, demand);
+}
+
 int64_t charge_demand(const struct charge *c, int64_t amount);
 	/* The largest demand that takes no more. slope_milli > 0, amount >= fixed. */
 int64_t bucket_cost(int64_t units, int64_t limit, int64_t window_ns);

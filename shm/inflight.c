@@ -38,7 +38,7 @@ inflight_take(struct step *s)
 	else
 		journal_set(s, &w->page_fresh, fresh + 1);
 	journal_set(s, &w->inflight, word_get(&w->inflight) + 1);
-	word_put(&e->step, word_get(&s->a->header->ledger.sequence));
+	word_put(&e->step, s->sequence);
 	word_put(&e->holds, 0);
 	word_put(&e->record, 0);
 	word_put(&e->metered_at, 0);
@@ -177,7 +177,7 @@ is_cost_budget(const struct shm_hold *h)
 {
 	uint32_t what = atomic_load_explicit(&h->what, memory_order_acquire);
 
-	return meter_what_kind(what) == METER_BUDGET && meter_what_unit(what) == UNIT_NUSD;
+	return WHAT_KIND(what) == METER_BUDGET && WHAT_UNIT(what) == UNIT_NUSD;
 }
 
 /* Adds up the holds on money of a page that is in use; false if it changed

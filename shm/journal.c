@@ -126,7 +126,9 @@ journal_begin(struct arena *a, uint32_t row)
 	struct shm_ledger *l = &a->header->ledger;
 
 	ledger_lock(a);
-	word_put(&l->sequence, word_get(&l->sequence) + 1);
+	s.sequence = word_get(&l->sequence) + 1;
+	s.tick = word_get(&l->tick);
+	word_put(&l->sequence, s.sequence);
 	CRASH_POINT();
 	return s;
 }
@@ -155,6 +157,6 @@ journal_end(struct step *s)
 	CHECK(s->notes == 0);
 	word_put(&s->worker->ring_visible, word_get(&s->worker->ring_head));
 	CRASH_POINT();
-	word_put(&l->sequence, word_get(&l->sequence) + 1);
+	word_put(&l->sequence, s->sequence + 1);
 	ledger_unlock(s->a);
 }

@@ -31,7 +31,9 @@ void ledger_crash_point(void);
 struct step {
 	struct arena *a;
 	struct shm_worker *worker;	/* for whom, and whose journal is used */
-	uint64_t notes;			/* in the journal: its count, kept at hand */
+	uint64_t notes;			/* the journal's count, kept at hand */
+	uint64_t sequence;		/* of this step: odd */
+	uint64_t tick;			/* of the keeper, in this step */
 };
 
 int ledger_lock_init(struct shm_ledger *l) MUST_CHECK;

@@ -26,6 +26,7 @@
 #include "shm/arena.h"
 #include "shm/ledger.h"
 #include "shm/metrics.h"
+#include "shm/queue.h"
 #include "shm/ring.h"
 
 #define LAYOUT_VERSION 2	/* raise when a meaning changes and no size does */
@@ -80,7 +81,7 @@ struct shm_header {
 	uint64_t epoch;
 	struct arena_sizes sizes;
 	struct shm_sections {		/* offsets in bytes */
-		uint64_t procs, workers, meters, index, names, pages, rings, metrics;
+		uint64_t procs, workers, meters, index, names, pages, rings, metrics, queue;
 	} at;
 	struct shm_ledger ledger;
 };
@@ -247,10 +248,23 @@ struct shm_metrics {
 	_Atomic uint64_t waiting;
 };
 
+/* Who waits for room: queue.h. Writers: all workers, without a lock. */
+struct shm_queue {
+	_Alignas(CACHE_LINE) _Atomic uint64_t seen_mono_ns;	/* when somebody was last refused, and waits */
+	struct shm_place {
+		_Alignas(CACHE_LINE) _Atomic uint64_t id_hi;
+		_Atomic uint64_t id_lo;
+		_Atomic uint64_t since_mono_ns;
+		_Atomic uint64_t need;
+		_Atomic uint64_t seen_mono_ns;			/* 0: nobody */
+	} place[QUEUE_PLACES];
+};
+
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "words must work across processes");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "a word is its value");
 _Static_assert(sizeof(struct shm_ledger) == 3 * CACHE_LINE, "three lines");
 _Static_assert(sizeof(struct shm_meter) == CACHE_LINE, "one line a meter");
+_Static_assert(sizeof(struct shm_queue) == (1 + QUEUE_PLACES) * CACHE_LINE, "one line a place");
 _Static_assert(sizeof(struct shm_proc) == CACHE_LINE, "one line a process");
 _Static_assert(sizeof(struct shm_journal) == 4096, "a page");
 _Static_assert(sizeof(struct inflight) == INFLIGHT_ENTRY_BYTES, "see limits.h");
@@ -313,6 +327,12 @@ layout_metrics(const struct arena *a, uint32_t row)
 {
 	CHECK(row <= a->header->sizes.workers);
 	return (struct shm_metrics *)((char *)a->header + a->header->at.metrics) + row;
+}
+
+static inline struct shm_queue *
+layout_queue(const struct arena *a)
+{
+	return (struct shm_queue *)((char *)a->header + a->header->at.queue);
 }
 
 static inline struct shm_proc *

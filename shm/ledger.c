@@ -24,7 +24,7 @@ struct ending {
 	uint32_t record_bytes;
 };
 
-static uint64_t
+static uint32_t
 what_of(const struct shm_hold *h)
 {
 	return atomic_load_explicit(&h->what, memory_order_relaxed);
@@ -42,9 +42,7 @@ meter_of(struct arena *a, const struct shm_hold *h)
 static bool
 is_request_bucket(const struct shm_hold *h)
 {
-	uint64_t what = what_of(h);
-
-	return meter_what_kind(what) == METER_BUCKET && meter_what_unit(what) == UNIT_REQUESTS;
+	return (what_of(h) & WHAT_TYPE_MASK) == (METER_BUCKET | UNIT_REQUESTS << 3);
 }
 
 /* What the request has used, in the unit of the hold's meter. */
@@ -53,7 +51,7 @@ units_used(const struct shm_hold *h, const struct ending *end)
 {
 	if (end->cancel)
 		return 0;
-	switch (meter_what_unit(what_of(h))) {
+	switch ((enum meter_unit)WHAT_UNIT(what_of(h))) {
 	case UNIT_REQUESTS:
 		break;
 	case UNIT_TOKENS:
@@ -87,7 +85,7 @@ end_hold(struct step *s, const struct shm_hold *h, const struct ending *end, con
 	if (end->cancel)
 		meter_cancel(s, meter_of(s->a, h), h, at, booked);
 	else if (!is_request_bucket(h))
-		meter_settle(s, meter_of(s->a, h), h, units_used(h, end), at, booked);
+		meter_settle(s, meter_of(s->a, h), h, booked->amount, at, booked);
 }
 
 static enum settle_verdict

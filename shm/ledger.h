@@ -157,8 +157,8 @@ enum ledger_verdict ledger_admit(struct arena *a, uint32_t worker, struct charge
 	 * Charges on the same meter add up; its cost is booked once.
 	 *
 	 * A limit of 0 admits nothing. A budget admits an amount that fits into
-	 * what is neither spent nor held; an amount of 0 needs at least one unit
-	 * of that, so that a used-up budget refuses it too.
+	 * what is neither spent nor held. An amount of 0 needs at least one unit
+	 * of what is left, so that a used-up meter refuses it too.
 	 *
 	 * Clamping: of every MODE_CLAMP charge with a slope, the amount at the
 	 * floor has to fit into what is left. The amount is then at most left /
@@ -178,7 +178,8 @@ enum ledger_verdict ledger_admit(struct arena *a, uint32_t worker, struct charge
 int64_t charge_left(const struct charge *c, struct now now);
 	/* Of an admitted charge: units that were left behind it. */
 int64_t charge_reset_ns(const struct charge *c, struct now now);
-	/* Nanoseconds until the bucket is full again, or the budget's period ends; 0: never, or is now. */
+	/* Nanoseconds until the bucket is full again, or the budget's period (that
+	 * of now) ends; 0: never, or is now. */
 
 /* ---- meters that are not in memory ---- */
 

@@ -28,9 +28,9 @@ can_be_of(const struct level *l, uint64_t what)
 
 /* How a meter begins: as the store knows it, or unused. */
 static struct meter_words
-first_words(const struct arena *a, const struct charge *c, const struct level *l, struct now now)
+first_words(const struct step *s, const struct charge *c, const struct level *l, struct now now)
 {
-	uint64_t what = meter_what(c), tick = word_get(&a->header->ledger.tick);
+	uint64_t what = meter_what(c);
 	bool known = can_be_of(l, what);
 	struct meter_words w = { .id = c->id, .limit = c->limit };
 
@@ -46,7 +46,7 @@ first_words(const struct arena *a, const struct charge *c, const struct level *l
 			w.level = larger(l->spent, 0);
 		}
 	}
-	w.what = tick << WHAT_TICK_SHIFT | what;
+	w.what = s->tick << WHAT_TICK_SHIFT | what;
 	return w;
 }
 
@@ -59,7 +59,7 @@ group_row(struct step *s, const struct charge_group *g)
 
 	if (row != ROW_NONE)
 		return row;
-	w.what = word_get(&s->a->header->ledger.tick) << WHAT_TICK_SHIFT | METER_GROUP;
+	w.what = s->tick << WHAT_TICK_SHIFT | METER_GROUP;
 	return table_add(s, &w, g->name, ROW_NONE);
 }
 
@@ -68,10 +68,10 @@ static bool
 group_join(struct step *s, uint32_t row, int64_t most)
 {
 	struct shm_meter *group = &layout_meters(s->a)[row];
-	uint64_t meters = word_get(&group->level), tick = word_get(&s->a->header->ledger.tick);
+	uint64_t meters = word_get(&group->level);
 
 	CHECK(meter_what_kind(word_get(&group->what)) == METER_GROUP);
-	journal_set_if_new(s, &group->what, tick << WHAT_TICK_SHIFT | METER_GROUP);
+	journal_set_if_new(s, &group->what, s->tick << WHAT_TICK_SHIFT | METER_GROUP);
 	journal_set_if_new(s, &group->limit, (uint64_t)most);
 	if ((int64_t)meters >= most)
 		return false;
@@ -99,7 +99,7 @@ load(struct step *s, struct charge *c, const struct level *l, uint64_t evictions
 		c->row = table_find(s->a, c->id);
 		return c->row != ROW_NONE ? LOAD_DONE : LOAD_STALE;
 	}
-	struct meter_words w = first_words(s->a, c, l, now);
+	struct meter_words w = first_words(s, c, l, now);
 	c->row = table_add(s, &w, c->name, group);
 	return c->row != ROW_NONE ? LOAD_DONE : LOAD_FULL;
 }

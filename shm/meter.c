@@ -10,12 +10,11 @@
  * clock that steps back changes nothing: the later period stays, or else money
  * could be spent twice. Buckets know the monotonic clock only.
  *
- * The tick of the last use is written when it changed, once a flush and not
- * once a request (evict.c).
+ * What an admission does with them is in admit.c.
  */
 #include "shm/meter.h"
 
-#include "shm/period.h"
+#include "shm/base/clock.h"
 
 static int64_t
 signed_of(const _Atomic uint64_t *w)
@@ -35,22 +34,17 @@ hold_what(const struct shm_hold *h)
 struct moment
 moment_of(struct now now)
 {
-	static _Thread_local struct moment today = { .day = INT64_MIN };
-	int64_t day = period_day(now.wall_ns);
+	static _Thread_local struct {
+		int64_t begin_ns, day, period[PERIOD_MONTHLY + 1];
+	} today = { .begin_ns = INT64_MIN / 2 };
 
-	if (today.day != day)
+	if (now.wall_ns < today.begin_ns || now.wall_ns - today.begin_ns >= NS_PER_DAY) {
+		today.day = period_day(now.wall_ns);
+		today.begin_ns = today.day * NS_PER_DAY;
 		for (int p = PERIOD_TOTAL; p <= PERIOD_MONTHLY; p++)
-			today.period[p] = period_of_day((struct period){ .kind = (enum meter_period)p }, day);
-	today.day = day;
-	today.mono_ns = now.mono_ns;
-	today.wall_ns = now.wall_ns;
-	return today;
-}
-
-int64_t
-moment_period(const struct moment *at, struct period p)
-{
-	return p.kind == PERIOD_DAYS ? period_of_day(p, at->day) : at->period[p.kind];
+			today.period[p] = period_of_day((struct period){ .kind = (enum meter_period)p }, today.day);
+	}
+	return (struct moment){ now.mono_ns, now.wall_ns, today.day, today.period };
 }
 
 static struct now
@@ -73,76 +67,16 @@ bucket_to_mono_ns(int64_t full_wall_ns, int64_t window_ns, struct now now)
 	return now.mono_ns + (ahead < window_ns ? ahead : window_ns);
 }
 
-/* ---- a budget's period ---- */
-
-/* The limit's period was changed: the index, of the new one, of what was spent. */
-static int64_t
-carry_over(struct period from, int64_t index, struct period to)
+int64_t
+budget_carried(uint64_t was, int64_t index, uint64_t what)
 {
+	struct period from = meter_what_period(was), to = meter_what_period(what);
 	int64_t around = period_around(to, from, index);
 
 	return period_contains(to, around, from, index) ? around : INT64_MIN;
 }
 
-/* `what` has the period that counts, which is the meter's own unless the limit
- * was changed; now_index is where that one is now. */
-static void
-budget_standing(struct standing *st, const struct shm_meter *m, uint64_t what, int64_t now_index)
-{
-	uint64_t was = word_get(&m->what);
-
-	st->spent = signed_of(&m->level);
-	st->period_index = signed_of(&m->period_index);
-	if (((was ^ what) & WHAT_PERIOD_MASK) != 0)
-		st->period_index = carry_over(meter_what_period(was), st->period_index, meter_what_period(what));
-	if (st->period_index < now_index) {
-		st->period_index = now_index;
-		st->spent = 0;
-	}
-}
-
-struct standing
-meter_standing(const struct shm_meter *m, const struct charge *c, uint64_t what, int64_t period_index,
-    const struct moment *at)
-{
-	struct standing st = { .capacity = larger(c->limit, 0), .held = signed_of(&m->held) };
-
-	/* One id is one meter; policy/limit.c puts kind and unit into the id. */
-	CHECK(((word_get(&m->what) ^ what) & WHAT_TYPE_MASK) == 0);
-	switch (c->kind) {
-	case METER_BUCKET:
-		st.capacity = c->window_ns;
-		st.used = larger(signed_of(&m->level) - at->mono_ns, 0);
-		break;
-	case METER_BUDGET:
-		budget_standing(&st, m, what, period_index);
-		st.used = add_capped(st.spent, st.held);
-		break;
-	case METER_CONCURRENCY:
-		st.used = st.held;
-		break;
-	case METER_GROUP:
-		check_failed("a group is not charged", __FILE__, __LINE__);
-	}
-	return st;
-}
-
-/* ---- taking and giving back ---- */
-
-static void
-set_what(struct step *s, struct shm_meter *m, uint64_t what)
-{
-	uint64_t tick = word_get(&s->a->header->ledger.tick);
-
-	journal_set_if_new(s, &m->what, tick << WHAT_TICK_SHIFT | (uint32_t)what);
-}
-
-static void
-add_held(struct step *s, struct shm_meter *m, int64_t cost)
-{
-	if (cost > 0)
-		journal_set(s, &m->held, (uint64_t)add_capped(signed_of(&m->held), cost));
-}
+/* ---- giving back ---- */
 
 static void
 drop_held(struct step *s, struct shm_meter *m, int64_t cost)
@@ -152,38 +86,17 @@ drop_held(struct step *s, struct shm_meter *m, int64_t cost)
 		journal_set(s, &m->held, (uint64_t)(signed_of(&m->held) - cost));
 }
 
-void
-meter_take(struct step *s, struct shm_meter *m, const struct charge *c, uint64_t what,
-    const struct standing *st, int64_t cost, const struct moment *at)
-{
-	int64_t second = c->kind == METER_BUDGET ? c->alert : c->window_ns;
-
-	set_what(s, m, what);
-	journal_set_if_new(s, &m->limit, (uint64_t)c->limit);
-	journal_set_if_new(s, &m->window_ns, (uint64_t)second);
-	if (c->kind == METER_BUCKET) {
-		int64_t full_at = larger(signed_of(&m->level), at->mono_ns);
-
-		journal_set_if_new(s, &m->level, (uint64_t)add_capped(full_at, cost));
-		if (c->unit == UNIT_REQUESTS)
-			return;
-	} else if (c->kind == METER_BUDGET) {
-		journal_set_if_new(s, &m->period_index, (uint64_t)st->period_index);
-		journal_set_if_new(s, &m->level, (uint64_t)st->spent);
-	}
-	add_held(s, m, cost);
-}
-
 /* The meter's own period at that moment, written if it is another. */
 static void
 roll_over(struct step *s, struct shm_meter *m, const struct moment *at)
 {
 	uint64_t what = word_get(&m->what);
-	struct standing st = { 0 };
+	int64_t now_index = moment_period(at, what);
 
-	budget_standing(&st, m, what, moment_period(at, meter_what_period(what)));
-	journal_set_if_new(s, &m->period_index, (uint64_t)st.period_index);
-	journal_set_if_new(s, &m->level, (uint64_t)st.spent);
+	if (signed_of(&m->period_index) < now_index) {
+		journal_set(s, &m->period_index, (uint64_t)now_index);
+		journal_set_if_new(s, &m->level, 0);
+	}
 }
 
 /* Says what a step did to the meter. */
@@ -194,7 +107,7 @@ book(struct step *s, const struct shm_meter *m, const struct moment *at, struct 
 	uint64_t what = word_get(&m->what) & ~WHAT_MODE_MASK;
 
 	booked->what = (uint32_t)what | (booked->what & WHAT_MODE_MASK);
-	booked->step = word_get(&s->a->header->ledger.sequence);
+	booked->step = s->sequence;
 	if (WHAT_KIND(what) == METER_BUDGET)
 		booked->period_index = signed_of(&m->period_index);
 	else if (WHAT_KIND(what) == METER_BUCKET)
@@ -214,9 +127,9 @@ meter_settle(struct step *s, struct shm_meter *m, const struct shm_hold *h, int6
 	int64_t hold = signed_of(&h->amount);
 
 	check_id(m, h);
-	switch (meter_what_kind(hold_what(h))) {
+	switch ((enum meter_kind)WHAT_KIND(hold_what(h))) {
 	case METER_BUCKET:
-		set_what(s, m, word_get(&m->what));
+		meter_set_what(s, m, word_get(&m->what));
 		/* What was taken at admission, and what should have been. */
 		int64_t cost = bucket_cost(units, signed_of(&m->limit), signed_of(&m->window_ns));
 		int64_t full_at = signed_of(&m->level);
@@ -227,7 +140,7 @@ meter_settle(struct step *s, struct shm_meter *m, const struct shm_hold *h, int6
 		journal_set_if_new(s, &m->level, (uint64_t)full_at);
 		break;
 	case METER_BUDGET:
-		set_what(s, m, word_get(&m->what));
+		meter_set_what(s, m, word_get(&m->what));
 		roll_over(s, m, at);
 		journal_set_if_new(s, &m->level, (uint64_t)add_capped(signed_of(&m->level), units));
 		break;
@@ -245,12 +158,12 @@ meter_cancel(struct step *s, struct shm_meter *m, const struct shm_hold *h, cons
 {
 	uint64_t what = hold_what(h);
 	int64_t hold = signed_of(&h->amount);
-	bool bucket = meter_what_kind(what) == METER_BUCKET;
+	bool bucket = WHAT_KIND(what) == METER_BUCKET;
 
 	check_id(m, h);
 	if (bucket)
 		journal_set_if_new(s, &m->level, (uint64_t)(signed_of(&m->level) - hold));
-	if (!bucket || meter_what_unit(what) != UNIT_REQUESTS)
+	if (!bucket || WHAT_UNIT(what) != UNIT_REQUESTS)
 		drop_held(s, m, hold);
 	if (booked)
 		book(s, m, at, booked);
@@ -261,9 +174,11 @@ meter_clear(struct step *s, struct shm_meter *m, const struct moment *at, struct
 {
 	uint64_t what = word_get(&m->what);
 
-	booked->id = (struct meter_id){ word_get(&m->id_hi), word_get(&m->id_lo) };
-	booked->what = what & WHAT_MODE_MASK;
-	set_what(s, m, what);
+	*booked = (struct ring_charge){
+		.id = { word_get(&m->id_hi), word_get(&m->id_lo) },
+		.what = what & WHAT_MODE_MASK,
+	};
+	meter_set_what(s, m, what);
 	if (WHAT_KIND(what) == METER_BUDGET) {
 		roll_over(s, m, at);
 		booked->amount = -signed_of(&m->level);
@@ -284,7 +199,7 @@ meter_is_idle(const struct shm_meter *m, uint32_t before_tick, uint32_t idle_tic
 
 	if (idle <= 0 || (uint32_t)idle < idle_ticks || word_get(&m->held) != 0)
 		return false;
-	switch (meter_what_kind(what)) {
+	switch ((enum meter_kind)WHAT_KIND(what)) {
 	case METER_BUCKET:
 		return signed_of(&m->level) <= now.mono_ns;
 	case METER_GROUP:

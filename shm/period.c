@@ -8,9 +8,6 @@
  */
 #include "shm/period.h"
 
-#include "shm/base/clock.h"
-
-#define NS_PER_DAY (86400 * NS_PER_S)
 #define DAYS_PER_ERA 146097	/* 400 years: the Gregorian calendar repeats */
 #define ERA_OFFSET 719468	/* days from 0000-03-01 to 1970-01-01 */
 #define FIRST_MONDAY 4		/* 1970-01-05 in days */

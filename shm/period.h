@@ -6,6 +6,8 @@
 
 #include "shm/ledger.h"
 
+#define NS_PER_DAY (86400 * INT64_C(1000000000))
+
 int64_t period_day(int64_t wall_ns);
 	/* Days since 1970-01-01, UTC. */
 int64_t period_of_day(struct period p, int64_t day);
