@@ -34,8 +34,9 @@
 /* Meters that are idle go when more than 7/8 of the rows are taken, until 3/4 are. */
 #define TICK_MS 100
 #define EVICT_PORTION 256		/* between two heartbeats */
-#define EVICT_AGAIN_NS NS_PER_S		/* after a search that did not make enough room */
+#define EVICT_REST 10			/* a search that did not make room is followed by a rest so many times as long */
 #define EVICT_WARN_NS (60 * NS_PER_S)
+#define FULL_NS NS_PER_S		/* for so long without room: not just a burst */
 
 static const uint32_t idle_ms[] = { 60000, 6000, 1000, 0 };
 
@@ -46,6 +47,7 @@ struct keeper {
 	int signal_fd, control_fd;	/* control_fd -1: the master is gone */
 	int64_t heartbeat_ns;		/* when the next one is due */
 	int64_t tick_ns, evict_ns, warn_ns;	/* likewise */
+	int64_t full_ns;		/* since when there is no room for meters; 0: there is */
 	uint64_t tick, durable_tick;	/* what was charged before the latter is in the store */
 	bool failing;			/* the store; has been logged */
 	bool stopping;
@@ -248,20 +250,33 @@ evict_idle(struct keeper *k, uint64_t idle_ticks)
 	}
 }
 
+static bool
+meters_full(struct keeper *k)
+{
+	bool full = ledger_meters_used(k->arena) > meters_at(k, 7);
+
+	if (!full)
+		k->full_ns = 0;
+	return full;
+}
+
 static void
 evict(struct keeper *k)
 {
 	uint32_t tick_ms = k->settings->flush_ms > TICK_MS ? k->settings->flush_ms : TICK_MS;
-	int64_t now = clock_mono_ns();
+	int64_t began = clock_mono_ns(), now;
 
-	if (ledger_meters_used(k->arena) <= meters_at(k, 7) || now < k->evict_ns)
+	if (!meters_full(k) || began < k->evict_ns)
 		return;
 	for (size_t i = 0; i < sizeof(idle_ms) / sizeof(*idle_ms); i++)
 		evict_idle(k, idle_ms[i] / tick_ms);
-	if (ledger_meters_used(k->arena) <= meters_at(k, 7))
+	if (!meters_full(k))
 		return;
-	k->evict_ns = now + EVICT_AGAIN_NS;
-	if (now < k->warn_ns)
+	now = clock_mono_ns();
+	k->evict_ns = now + EVICT_REST * (now - began);
+	if (k->full_ns == 0)
+		k->full_ns = now;
+	if (now - k->full_ns < FULL_NS || now < k->warn_ns)
 		return;
 	k->warn_ns = now + EVICT_WARN_NS;
 	log_warn("%u of %u rows for limits are taken and in use: raise ledger.meters, or requests that need another one are refused",

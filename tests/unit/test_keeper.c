@@ -1,6 +1,7 @@
 /*
  * The keeper as a process: it stores what comes, drains at the end, survives a
- * store that fails, and takes new settings. The test plays the master and the
+ * store that fails, makes room for meters, tells of budgets that are used up,
+ * and takes new settings. The test plays the master and the
  * workers; the keeper is a forked child with its log in a file.
  */
 #include <setjmp.h>
@@ -16,11 +17,13 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "gateway/channel.h"
 #include "gateway/keeper.h"
+#include "shm/metrics.h"
 #include "shm/ring.h"
 #include "store/records.h"
 #include "tests/unit/arena_fixture.h"
@@ -150,20 +153,47 @@ keeper_status(struct world *w)
 	return WEXITSTATUS(status);
 }
 
+static struct inflight *
+admit(struct world *w, uint32_t worker, struct charge *c, uint32_t n)
+{
+	const struct level nothing = { .known = false };
+	struct refusal refusal;
+	struct inflight *e = NULL;
+
+	for (uint32_t tries = 0; !e && tries < 2 * CHARGES_MAX; tries++) {
+		uint64_t evictions = ledger_evictions(&w->f.arena);
+		enum ledger_verdict v = ledger_admit(&w->f.arena, worker, c, n, NULL, w->f.now, &e, &refusal);
+
+		if (v == LEDGER_ADMITTED)
+			break;
+		e = NULL;
+		assert_int_equal(v, LEDGER_UNKNOWN);
+		assert_int_not_equal(ledger_load(&w->f.arena, worker, &c[refusal.charge], &nothing, evictions, w->f.now), LOAD_FULL);
+	}
+	assert_non_null(e);
+	return e;
+}
+
+static void
+settle_charge(struct world *w, uint32_t worker, struct charge *c, int64_t cost_nusd)
+{
+	const struct settled used = { .cost_nusd = cost_nusd };
+	struct record r = { .fixed = { .status = 200, .cost_nusd = cost_nusd } };
+	struct inflight *e = admit(w, worker, c, 1);
+
+	inflight_record_set(e, record_encode(&r, inflight_record(e), RECORD_BYTES_MAX));
+	assert_int_equal(ledger_settle(&w->f.arena, worker, e, &used, w->f.now), SETTLED);
+	w->made++;
+	w->spent += cost_nusd;
+}
+
 static void
 settle(struct world *w, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++) {
 		struct charge c = budget_charge(1, PERIOD_TOTAL, INT64_MAX, 1);
-		struct record r = { .fixed = { .status = 200, .cost_nusd = 7 + i } };
-		struct inflight *e;
-		struct refusal refusal;
 
-		assert_int_equal(ledger_admit(&w->f.arena, i % 2, &c, 1, w->f.now, &e, &refusal), LEDGER_ADMITTED);
-		inflight_record_set(e, record_encode(&r, inflight_record(e), RECORD_BYTES_MAX));
-		assert_int_equal(ledger_settle(&w->f.arena, i % 2, e, 7 + i, w->f.now), SETTLED);
-		w->made++;
-		w->spent += 7 + i;
+		settle_charge(w, i % 2, &c, 7 + i);
 	}
 }
 
@@ -190,22 +220,20 @@ rings_empty(struct world *w)
 	} while (0)
 
 static bool
-count_one(uint64_t id, const struct record *r, void *arg)
+count_one(uint64_t id, const struct record *r, const struct ring_charge *charges, uint32_t n, void *arg)
 {
 	(void)id;
 	(void)r;
+	(void)charges;
+	(void)n;
 	++*(uint32_t *)arg;
 	return true;
 }
 
 static bool
-add_level(uint64_t hi, uint64_t lo, uint32_t period, int64_t index, int64_t spent_nusd, void *arg)
+add_level(const struct stored_meter *m, void *arg)
 {
-	(void)hi;
-	(void)lo;
-	(void)period;
-	(void)index;
-	*(int64_t *)arg += spent_nusd;
+	*(int64_t *)arg += m->level.spent;
 	return true;
 }
 
@@ -321,16 +349,155 @@ a_store_that_fails_is_tried_again_and_told_once(void **state)
 	settle(w, 10);
 	keeper_start(w);
 	WAIT_FOR(log_lines(w, "the store fails") == 1);
+	assert_true(arena_store_failing(&w->f.arena));
 	int64_t beat = arena_proc(&w->f.arena, PROC_KEEPER).heartbeat_mono_ns;
 	WAIT_FOR(arena_proc(&w->f.arena, PROC_KEEPER).heartbeat_mono_ns > beat);
 	assert_false(rings_empty(w));
 	close(w->lock);
 	WAIT_FOR(rings_empty(w));
+	WAIT_FOR(!arena_store_failing(&w->f.arena));
 	close(w->control);
 	assert_int_equal(keeper_status(w), 0);
 	assert_int_equal(log_lines(w, "the store fails"), 1);
 	assert_int_equal(log_lines(w, "the store works again"), 1);
 	assert_stored(w);
+}
+
+static off_t largest_file;
+
+static int
+note_size(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+	(void)path;
+	(void)at;
+	if (kind == FTW_F && st->st_size > largest_file)
+		largest_file = st->st_size;
+	return 0;
+}
+
+/* No file may grow: as a disk without room. */
+static void
+a_full_disk_stops_admission_until_there_is_room(void **state)
+{
+	struct world *w = *state;
+	struct rlimit before, tight;
+
+	keeper_start(w);
+	settle(w, 20);
+	WAIT_FOR(rings_empty(w));
+	assert_false(arena_store_failing(&w->f.arena));
+	largest_file = 0;
+	assert_int_equal(nftw(w->settings->data_dir, note_size, 16, FTW_PHYS), 0);
+	assert_int_equal(prlimit(w->keeper, RLIMIT_FSIZE, NULL, &before), 0);
+	tight = before;
+	tight.rlim_cur = (rlim_t)largest_file;
+	assert_int_equal(prlimit(w->keeper, RLIMIT_FSIZE, &tight, NULL), 0);
+	for (int i = 0; i < 3; i++) {
+		/* Those in flight end, and wait in memory. */
+		settle(w, 80);
+		WAIT_FOR(arena_store_failing(&w->f.arena));
+		assert_false(rings_empty(w));
+	}
+	assert_int_equal(log_lines(w, "make room on that disk"), 1);
+	assert_int_equal(prlimit(w->keeper, RLIMIT_FSIZE, &before, NULL), 0);
+	WAIT_FOR(!arena_store_failing(&w->f.arena));
+	WAIT_FOR(rings_empty(w));
+	close(w->control);
+	assert_int_equal(keeper_status(w), 0);
+	assert_int_equal(log_lines(w, "the store works again"), 1);
+	assert_stored(w);
+}
+
+static uint64_t
+counter(struct world *w, enum metrics_counter c)
+{
+	struct metrics_view *view = malloc(sizeof(*view));
+	uint64_t n;
+
+	assert_non_null(view);
+	metrics_sum(&w->f.arena, view);
+	n = view->counter[c];
+	free(view);
+	return n;
+}
+
+static void
+budgets_that_are_used_up_are_told_once(void **state)
+{
+	struct world *w = *state;
+	struct charge c = budget_charge(9, PERIOD_MONTHLY, 1000, 1);
+
+	c.unit = UNIT_NUSD;
+	c.alert = 600;
+	c.name = "key eng/ci cost";
+	keeper_start(w);
+	settle_charge(w, 0, &c, 599);
+	WAIT_FOR(rings_empty(w));
+	settle_charge(w, 0, &c, 1);
+	WAIT_FOR(log_lines(w, "key eng/ci cost (monthly) has passed its alert level of $0.0000006: $0.0000006 of $0.000001") == 1);
+	assert_int_equal(log_lines(w, "used up"), 0);
+	settle_charge(w, 0, &c, 450);
+	WAIT_FOR(log_lines(w, "key eng/ci cost (monthly) is used up: $0.00000105 of $0.000001") == 1);
+	WAIT_FOR(rings_empty(w));
+	close(w->control);
+	assert_int_equal(keeper_status(w), 0);
+	/* Another keeper has nothing new to tell. */
+	keeper_start(w);
+	settle(w, 5);
+	WAIT_FOR(rings_empty(w));
+	close(w->control);
+	assert_int_equal(keeper_status(w), 0);
+	assert_int_equal(log_lines(w, "limit: "), 2);
+	assert_int_equal(counter(w, COUNTER_ALERTS_THRESHOLD), 1);
+	assert_int_equal(counter(w, COUNTER_ALERTS_EXHAUSTED), 1);
+	assert_stored(w);
+}
+
+static void
+idle_meters_make_room(void **state)
+{
+	struct world *w = *state;
+	struct charge busy = budget_charge(99, PERIOD_TOTAL, INT64_MAX, 1);
+	struct inflight *e = admit(w, 0, &busy, 1);
+	struct meter_view view;
+
+	keeper_start(w);
+	for (int round = 0; round < 3; round++) {
+		for (uint64_t i = 0; i < 57; i++) {
+			struct charge c = budget_charge(1000 + i + 100 * (uint64_t)round, PERIOD_TOTAL, INT64_MAX, 1);
+
+			WAIT_FOR(ledger_meters_used(&w->f.arena) < 64);
+			settle_charge(w, 0, &c, 3);
+		}
+		WAIT_FOR(ledger_meters_used(&w->f.arena) <= 48);
+	}
+	assert_true(ledger_meter(&w->f.arena, busy.id, w->f.now, &view));
+	assert_int_equal(view.held, 1);
+	assert_true(counter(w, COUNTER_EVICTED) >= 3 * 57 + 1 - 64);
+	assert_int_equal(ledger_cancel(&w->f.arena, 0, e, false, w->f.now), SETTLED);
+	WAIT_FOR(rings_empty(w));
+	close(w->control);
+	assert_int_equal(keeper_status(w), 0);
+	assert_int_equal(log_lines(w, "ledger.meters"), 0);
+	assert_stored(w);	/* the levels of all, also of those that are out */
+}
+
+static void
+a_table_that_stays_full_is_told(void **state)
+{
+	struct world *w = *state;
+	struct charge c[3][20];
+
+	for (uint32_t i = 0; i < 3; i++) {
+		for (uint32_t j = 0; j < 20; j++)
+			c[i][j] = budget_charge(100 * i + j + 1, PERIOD_TOTAL, INT64_MAX, 1);
+		admit(w, 0, c[i], 20);
+	}
+	keeper_start(w);
+	WAIT_FOR(log_lines(w, "60 of 64 rows for limits are taken and in use: raise ledger.meters") == 1);
+	assert_int_equal(ledger_meters_used(&w->f.arena), 60);
+	close(w->control);
+	assert_int_equal(keeper_status(w), 0);
 }
 
 static void
@@ -381,14 +548,14 @@ new_settings_are_taken(void **state)
 /* ---- at the start ---- */
 
 static int
-recover(struct world *w, struct arena *a, bool load_meters)
+recover(struct world *w, struct arena *a)
 {
 	int status;
 	pid_t pid = fork();
 
 	if (pid == 0) {
 		log_to_file(w);
-		_exit(keeper_recover(a, w->settings->data_dir, load_meters));
+		_exit(keeper_recover(a, w->settings->data_dir));
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFEXITED(status));
@@ -396,21 +563,14 @@ recover(struct world *w, struct arena *a, bool load_meters)
 }
 
 static void
-recovery_drains_and_loads(void **state)
+recovery_drains(void **state)
 {
 	struct world *w = *state;
-	struct fixture fresh;
-	struct meter_view view;
 
 	settle(w, 100);
-	assert_int_equal(recover(w, &w->f.arena, false), 0);
+	assert_int_equal(recover(w, &w->f.arena), 0);
 	assert_true(rings_empty(w));
 	assert_stored(w);
-	fixture_open(&fresh, (struct arena_sizes){ .workers = 1, .inflight = 8, .ring_bytes = 65536, .meters = 64 });
-	assert_int_equal(recover(w, &fresh.arena, true), 0);
-	assert_true(ledger_meter(&fresh.arena, (struct meter_id){ 2, 1 }, w->f.now, &view));
-	assert_int_equal(view.spent, w->spent);
-	fixture_close(&fresh);
 }
 
 static void
@@ -421,10 +581,10 @@ recovery_says_what_is_in_its_way(void **state)
 
 	assert_non_null(f);
 	fclose(f);
-	assert_int_equal(recover(w, &w->f.arena, true), 2);
+	assert_int_equal(recover(w, &w->f.arena), 2);
 	assert_int_equal(log_lines(w, "not a folder"), 1);
 	assert_int_equal(unlink(w->settings->data_dir), 0);
-	assert_int_equal(recover(w, &w->f.arena, true), 0);
+	assert_int_equal(recover(w, &w->f.arena), 0);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -438,8 +598,12 @@ main(void)
 		TEST(a_lost_master_drains_too),
 		TEST(a_killed_keeper_is_followed_by_another),
 		TEST(a_store_that_fails_is_tried_again_and_told_once),
+		TEST(a_full_disk_stops_admission_until_there_is_room),
+		TEST(budgets_that_are_used_up_are_told_once),
+		TEST(idle_meters_make_room),
+		TEST(a_table_that_stays_full_is_told),
 		TEST(new_settings_are_taken),
-		TEST(recovery_drains_and_loads),
+		TEST(recovery_drains),
 		TEST(recovery_says_what_is_in_its_way),
 	};
 
