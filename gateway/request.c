@@ -255,9 +255,11 @@ request_body(struct request *r, const char *p, size_t n)
 static void
 serve_ready(struct request *r)
 {
-	/* A worker that drains answers 503, so that balancers turn away. */
+	/* Who takes no requests answers 503, so that balancers turn away. */
 	if (r->worker->draining)
 		request_reply(r, 503, "application/json", "", SLICE("{\"status\":\"draining\"}"));
+	else if (arena_store_failing(r->worker->arena))
+		request_reply(r, 503, "application/json", "", SLICE("{\"status\":\"the store cannot be written\"}"));
 	else
 		request_reply(r, 200, "application/json", "", SLICE("{\"status\":\"ready\"}"));
 }
