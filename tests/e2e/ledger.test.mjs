@@ -33,12 +33,13 @@ function random(seed) {
 	};
 }
 
+/* What is billed for the prompt stays within what its bytes can hold, as a real bill does. */
 const SCRIPTS = [
 	{ events: 3, usage: { input_tokens: 300, output_tokens: 120 } },
-	{ events: 20, delay_ms: 4, usage: { input_tokens: 900, output_tokens: 400, cache_read_input_tokens: 5000 } },
+	{ events: 20, delay_ms: 4, usage: { input_tokens: 100, output_tokens: 400, cache_read_input_tokens: 600 } },
 	{ events: 10, delay_ms: 2, fault: { kind: 'reset', after_events: 6 }, usage: { input_tokens: 100, output_tokens: 50 } },
 	{ error: 'overloaded' },
-	{ events: 4, tool: true, thinking: 2, usage: { input_tokens: 2000, output_tokens: 700 } },
+	{ events: 4, tool: true, thinking: 2, usage: { input_tokens: 200, output_tokens: 700 } },
 ];
 
 /** One SDK client, until the time is over; what it saw. */
@@ -100,10 +101,10 @@ test(`${CLIENTS} SDK clients for ${SECONDS} s, workers dying: no budget is passe
 	http.globalAgent.maxSockets = Infinity;
 	const world = await World.open({ workers: 4, providerSettings: { usage_limits: [{ type: 'cost', credit_limit: 40, periodic_reset: 'monthly' }] },
 		settings: { workspaces: [{ slug: 'lab', usage_limits: [{ type: 'cost', credit_limit: 30, periodic_reset: 'weekly', mode: 'strict' }] }],
-			policies: [{ id: 'per-user', conditions: [{ key: 'metadata._user', value: '*' }], group_by: [{ key: 'metadata._user' }], type: 'cost', credit_limit: 0.5,
+			policies: [{ id: 'per-user', conditions: [{ key: 'metadata._user', value: '*' }], group_by: [{ key: 'metadata._user' }], type: 'cost', credit_limit: 0.1,
 				periodic_reset: 'daily' }] } });
 	try {
-		const key = await world.weir.key('ledger', '--workspace', 'lab', '--budget', '7', '--budget-period', 'monthly');
+		const key = await world.weir.key('ledger', '--workspace', 'lab', '--budget', '1.6', '--budget-period', 'monthly');
 		const seen = { finished: [], broken: 0, refused: 0, errors: 0 }, pick = random(SEED);
 		const end = Date.now() + SECONDS * 1000;
 		let killed = 0, looks = 0, most = -Infinity, over = null;
@@ -129,7 +130,7 @@ test(`${CLIENTS} SDK clients for ${SECONDS} s, workers dying: no budget is passe
 		console.log(`# ${seen.finished.length} finished, ${seen.broken} broken, ${seen.refused} refused, ${seen.errors} errors; ${killed} workers killed; ` +
 			`${looks} looks, max(spent + held - limit) = ${most} nano-dollars`);
 		assert.equal(over, null, JSON.stringify(over));
-		assert.ok(looks > SECONDS / 2 && killed >= SECONDS && seen.finished.length > SECONDS * 5);
+		assert.ok(looks > SECONDS / 4 && killed >= SECONDS && seen.finished.length > SECONDS * 5, JSON.stringify({ looks, killed }));
 
 		await until(async () => (await world.provider.stats()).in_flight === 0, 'the provider is idle', 60000);
 		await until(async () => {
@@ -161,7 +162,7 @@ async function reconcile(world, key, seen) {
 		const all = await limitsOf(world);
 		return all.every((m) => m.held === 0 || m.kind !== 'budget') && all;
 	}, 'nothing is held', 10000, 100);
-	const spent = (name) => meters.filter((m) => m.name.startsWith(name) && m.unit === 'cost').reduce((n, m) => n + m.spent, 0);
+	const spent = (name) => meters.filter((m) => m.name.startsWith(name) && m.unit === 'nusd').reduce((n, m) => n + m.spent, 0);
 	assert.equal(spent('key lab/ledger'), sum, 'the key\'s budget = its records');
 	assert.equal(spent('workspace lab'), sum, 'the workspace\'s');
 	assert.equal(spent('provider anthropic'), sum, 'the provider\'s');

@@ -227,7 +227,7 @@ export class Sender {
 	faultOffset(plan) {
 		const { at, after_events, plus = 0 } = this.script.fault;
 		if (after_events !== undefined)
-			return (after_events > 0 ? plan.ends[after_events - 1] : 0) + plus;
+			return (after_events > 0 ? plan.ends?.[after_events - 1] ?? plan.body.length >> 1 : 0) + plus;	/* a plain answer has no events: its middle */
 		return at ?? Math.floor(plan.body.length / 2);
 	}
 }

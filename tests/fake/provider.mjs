@@ -13,7 +13,9 @@
 //	GET  /__violations	what a gateway must not send, and did
 //	GET  /__stats		connections, requests in flight
 //	POST /__script		{"behaviours":[script, ...]} for the next requests,
-//				{"default":script} for all that say nothing
+//				{"default":script} for all that say nothing,
+//				{"counting":script} for count_tokens: what a prompt says
+//				is about its answer, not about the count of it
 //	POST /__release		{"gate":name}: streams held there go on
 //	POST /__reset		forget requests, bill, violations, scripts
 
@@ -42,7 +44,7 @@ const { values: options } = parseArgs({ options: {
 const prices = new PriceList(JSON.parse(readFileSync(options.prices, 'utf8')));
 const memory = new Memory();
 const nonce = randomBytes(4).toString('hex');
-let queue = [], standing = {};
+let queue = [], standing = {}, counts = {};
 
 const modelKnown = (model) => /^(claude|fake)-/.test(model);
 
@@ -61,7 +63,7 @@ async function serve(connection, request) {
 	let whole = false;
 	try {
 		const { body, counting } = checkRequest(request, options, modelKnown);
-		const script = queue.shift() ?? { ...standing, ...scriptOf(body) };
+		const script = counting ? counts : queue.shift() ?? { ...standing, ...scriptOf(body) };
 		const plan = planAnswer(script, body, counting, entry, request.body.length);
 		whole = await new Sender(connection, entry, script, memory).send(plan);
 	} catch (e) {
@@ -93,7 +95,7 @@ async function control(connection, request) {
 		'GET /__stats': () => ({ ...memory.connections, requests: memory.requests.length, in_flight: memory.inFlight, held: memory.held }),
 		'POST /__script': () => setScript(JSON.parse(request.body.toString('utf8'))),
 		'POST /__release': () => { memory.release(JSON.parse(request.body.toString('utf8')).gate); return {}; },
-		'POST /__reset': () => { memory.reset(); queue = []; standing = {}; return {}; },
+		'POST /__reset': () => { memory.reset(); queue = []; standing = {}; counts = {}; return {}; },
 	};
 	const answer = answers[`${request.method} ${url.pathname}`];
 	await reply(connection, answer ? 200 : 404, Buffer.from(JSON.stringify(answer ? answer() : { error: 'no such control' })));
@@ -114,6 +116,8 @@ function setScript(words) {
 		queue.push(...words.behaviours);
 	if (words.default)
 		standing = words.default;
+	if (words.counting)
+		counts = words.counting;
 	return { queued: queue.length };
 }
 
