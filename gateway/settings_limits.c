@@ -187,7 +187,7 @@ missing(const struct existence *e, const char *path, const char *kind, struct sl
 	if (best)
 		problem_add(e->p, path, "there is no %s \"%s\"; did you mean \"%s\"?", kind, problem_name(value).text, best);
 	else
-		problem_add(e->p, path, "there is no %s \"%s\": the policy would never apply", kind, problem_name(value).text);
+		problem_add(e->p, path, "there is no %s \"%s\" in this file", kind, problem_name(value).text);
 }
 
 static void

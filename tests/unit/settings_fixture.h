@@ -165,4 +165,22 @@ accept(const char *json)
 	return l;
 }
 
+/* Refused, with exactly these lines; "%" stands for the test's folder. */
+static inline void
+refuse(const char *json, const char *lines)
+{
+	struct loaded l = load(json);
+	char expected[4096];
+	size_t n = 0;
+
+	for (const char *p = lines; *p; p++)
+		n += (size_t)snprintf(expected + n, sizeof(expected) - n, "%.*s", *p == '%' ? (int)strlen(folder) : 1,
+		    *p == '%' ? folder : p);
+	if (l.s)
+		fail_msg("accepted: %s", json);
+	if (!slice_eq(buf_slice(&l.problems.text), (struct slice){ expected, n }))
+		fail_msg("%s:\n%.*sbut expected:\n%s", json, SLICE_FMT(buf_slice(&l.problems.text)), expected);
+	done(&l);
+}
+
 #endif

@@ -32,13 +32,13 @@ compile(const char *json)
 	return k;
 }
 
-static const struct key_limit *
-limit_named(const struct key *k, const char *name)
+static const struct limit *
+limit_labelled(const struct key *k, const char *label)
 {
-	for (uint32_t i = 0; i < k->limits_count; i++)
-		if (strcmp(k->limits[i].name, name) == 0)
-			return &k->limits[i];
-	fail_msg("no limit %s", name);
+	for (uint32_t i = 0; i < k->limits.count; i++)
+		if (strcmp(k->limits.limit[i].label, label) == 0)
+			return &k->limits.limit[i];
+	fail_msg("no limit %s", label);
 	return NULL;
 }
 
@@ -60,19 +60,6 @@ hashes_are_sha_256(void **state)
 }
 
 static void
-meters_have_ids_of_their_own(void **state)
-{
-	struct meter_id a = meter_id_of("key", SLICE("k1"), "rpm"), b = meter_id_of("key", SLICE("k1"), "rpd"),
-	    c = meter_id_of("key", SLICE("k"), "1rpm"), d = key_budget_id(SLICE("k1"), PERIOD_MONTHLY),
-	    e = meter_id_of("key", SLICE("k1"), "cost:monthly"), again = meter_id_of("key", SLICE("k1"), "rpm");
-
-	(void)state;
-	assert_true(a.hi == again.hi && a.lo == again.lo);
-	assert_true(a.hi != b.hi && a.hi != c.hi && a.lo != b.lo && a.hi != d.hi);
-	assert_true(d.hi == e.hi && d.lo == e.lo);
-}
-
-static void
 a_plain_key_may_do_all(void **state)
 {
 	struct key *k = compile(HEAD TAIL);
@@ -83,8 +70,9 @@ a_plain_key_may_do_all(void **state)
 	assert_string_equal(k->workspace, "team");
 	assert_null(k->config);
 	assert_true(k->enabled && k->allow_config_override);
-	assert_int_equal(k->limits_count, 0);
-	assert_false(k->has_cost_budget);
+	assert_null(k->user);
+	assert_int_equal(k->limits.count, 0);
+	assert_false(k->limits.has_cost);
 	assert_int_equal(k->expires_wall_ns, 0);
 	assert_true(key_model_allowed(k, SLICE("anything")));
 	key_free(k);
@@ -93,30 +81,30 @@ a_plain_key_may_do_all(void **state)
 static void
 limits_become_charges(void **state)
 {
-	struct key *k = compile(HEAD
-	    ",\"rate_limits\":[{\"type\":\"requests\",\"unit\":\"rpm\",\"value\":60},{\"type\":\"requests\",\"unit\":\"rph\",\"value\":1000},"
-	    "{\"type\":\"requests\",\"unit\":\"rpd\",\"value\":5000}],"
-	    "\"usage_limits\":[{\"type\":\"cost\",\"credit_limit_nusd\":9007199254740993,\"period\":\"monthly\"},"
-	    "{\"type\":\"cost\",\"credit_limit_nusd\":1,\"period\":\"total\"}]" TAIL);
-	const struct charge *c;
+	/* Before the members that name them, and in one object instead of a list. */
+	struct key *k = compile("{\"rate_limits\":[{\"type\":\"requests\",\"unit\":\"rpm\",\"value\":60},{\"type\":\"tokens\",\"unit\":\"rpw\","
+	    "\"value\":5000}],\"usage_limits\":{\"type\":\"cost\",\"credit_limit\":9007199.254740993,\"periodic_reset\":\"monthly\"},"
+	    "\"id\":\"key_0123456789abcdef\",\"slug\":\"alice\",\"workspace\":\"team\"" TAIL);
+	const struct limit *l;
 
 	(void)state;
-	assert_int_equal(k->limits_count, 5);
-	c = &limit_named(k, "key rpm")->charge;
-	assert_int_equal(c->kind, METER_BUCKET);
-	assert_int_equal(c->limit, 60);
-	assert_int_equal(c->window_ns, INT64_C(60000000000));
-	assert_int_equal(c->amount, 1);
-	assert_int_equal(c->id.hi, meter_id_of("key", SLICE("key_0123456789abcdef"), "rpm").hi);
-	assert_int_equal(limit_named(k, "key rph")->charge.window_ns, INT64_C(3600000000000));
-	assert_int_equal(limit_named(k, "key rpd")->charge.window_ns, INT64_C(86400000000000));
-	c = &limit_named(k, "key monthly budget")->charge;
-	assert_int_equal(c->kind, METER_BUDGET);
-	assert_int_equal(c->period, PERIOD_MONTHLY);
-	assert_int_equal(c->limit, INT64_C(9007199254740993));	/* no double has it */
-	assert_int_equal(c->id.lo, key_budget_id(SLICE("key_0123456789abcdef"), PERIOD_MONTHLY).lo);
-	assert_int_equal(limit_named(k, "key total budget")->charge.limit, 1);
-	assert_true(k->has_cost_budget);
+	assert_int_equal(k->limits.count, 3);
+	l = limit_labelled(k, "key rpm");
+	assert_int_equal(l->charge.kind, METER_BUCKET);
+	assert_int_equal(l->charge.limit, 60);
+	assert_int_equal(l->charge.id.hi, meter_id_of("key", SLICE("key_0123456789abcdef"), "requests:rpm").hi);
+	assert_string_equal(l->name, "key team/alice rpm");
+	assert_ptr_equal(l->charge.name, l->name);
+	assert_int_equal(limit_labelled(k, "key tokens rpw")->charge.unit, UNIT_TOKENS);
+	l = limit_labelled(k, "key monthly budget");
+	assert_int_equal(l->charge.period, PERIOD_MONTHLY);
+	assert_int_equal(l->charge.limit, INT64_C(9007199254740993));	/* no double has it */
+	assert_string_equal(l->name, "key team/alice cost");
+	assert_ptr_equal(l->charge.name, l->name);
+	assert_true(k->limits.has_cost);
+	key_free(k);
+	k = compile(HEAD ",\"usage_limits\":[{\"type\":\"tokens\",\"credit_limit\":7}]" TAIL);
+	assert_false(k->limits.has_cost);
 	key_free(k);
 }
 
@@ -128,12 +116,13 @@ strings_outlive_the_document(void **state)
 	const struct slice *value;
 
 	(void)state;
-	snprintf(json, sizeof(json), "%s", HEAD ",\"name\":\"A\",\"config\":\"pc-eng\",\"allow_config_override\":false,"
+	snprintf(json, sizeof(json), "%s", HEAD ",\"name\":\"A\",\"user\":\"al\\u0069ce\",\"config\":\"pc-eng\",\"allow_config_override\":false,"
 	    "\"metadata\":{\"team\":\"caf\\u00e9\",\"env\":\"prod\"},\"allowed_models\":[\"claude-*\",\"x\"],"
 	    "\"created_at\":\"2026-01-01T00:00:00Z\",\"rotated_at\":null" TAIL);
 	k = compile(json);
 	memset(json, 'x', sizeof(json));
 	assert_string_equal(k->config, "pc-eng");
+	assert_string_equal(k->user, "alice");
 	assert_false(k->allow_config_override);
 	assert_int_equal(k->metadata.count, 2);
 	value = metadata_get(&k->metadata, SLICE("team"));
@@ -207,19 +196,13 @@ what_is_not_understood_is_refused(void **state)
 		{ HEAD ",\"allowed_models\":[]" TAIL, "allowed_models" },
 		{ HEAD ",\"allowed_models\":[1]" TAIL, "allowed_models" },
 		{ HEAD ",\"allowed_models\":\"claude-*\"" TAIL, "allowed_models" },
-		{ HEAD ",\"rate_limits\":{}" TAIL, "rate_limits" },
-		{ HEAD ",\"rate_limits\":[1]" TAIL, "rate_limits" },
-		{ HEAD ",\"rate_limits\":[{\"type\":\"tokens\",\"unit\":\"rpm\",\"value\":1}]" TAIL, "rate_limits" },
-		{ HEAD ",\"rate_limits\":[{\"type\":\"requests\",\"unit\":\"rps\",\"value\":1}]" TAIL, "unit" },
-		{ HEAD ",\"rate_limits\":[{\"type\":\"requests\",\"unit\":\"rpm\",\"value\":0}]" TAIL, "value" },
-		{ HEAD ",\"rate_limits\":[{\"type\":\"requests\",\"unit\":\"rpm\",\"value\":1.5}]" TAIL, "value" },
-		{ HEAD ",\"rate_limits\":[{\"type\":\"requests\",\"unit\":\"rpm\",\"value\":1,\"burst\":2}]" TAIL, "rate_limits" },
-		{ HEAD ",\"rate_limits\":[{\"type\":\"requests\",\"unit\":\"rpm\",\"value\":1},"
-		    "{\"type\":\"requests\",\"unit\":\"rpm\",\"value\":2}]" TAIL, "two limits" },
-		{ HEAD ",\"usage_limits\":[{\"type\":\"cost\",\"credit_limit_nusd\":-1,\"period\":\"total\"}]" TAIL, "credit_limit" },
-		{ HEAD ",\"usage_limits\":[{\"type\":\"cost\",\"credit_limit_nusd\":1e9,\"period\":\"total\"}]" TAIL, "credit_limit" },
-		{ HEAD ",\"usage_limits\":[{\"type\":\"cost\",\"credit_limit_nusd\":1,\"period\":\"yearly\"}]" TAIL, "period" },
-		{ HEAD ",\"usage_limits\":[{\"type\":\"tokens\",\"credit_limit_nusd\":1,\"period\":\"total\"}]" TAIL, "usage_limits" },
+		{ HEAD ",\"user\":\"\"" TAIL, "user is empty" },
+		{ HEAD ",\"user\":7" TAIL, "user is not a string" },
+		{ HEAD ",\"rate_limits\":7" TAIL, "a key's document: rate_limits: must be a list" },
+		{ HEAD ",\"rate_limits\":[{\"type\":\"requests\",\"unit\":\"rps\",\"value\":1}]" TAIL, "a key's document: rate_limits[0].unit: must be" },
+		{ HEAD ",\"rate_limits\":[{\"type\":\"requests\",\"unit\":\"rpm\",\"value\":1,\"burst\":2}]" TAIL, "rate_limits[0].burst: unknown field" },
+		{ HEAD ",\"usage_limits\":[{\"type\":\"cost\",\"credit_limit\":-1}]" TAIL, "usage_limits[0].credit_limit: must be dollars" },
+		{ HEAD ",\"usage_limits\":[{\"type\":\"cost\",\"credit_limit_nusd\":1,\"period\":\"total\"}]" TAIL, "credit_limit_nusd: unknown" },
 		{ HEAD ",\"enabled\":1,\"hashes\":[]}", "enabled" },
 		{ HEAD ",\"enabled\":true}", "hashes" },
 		{ HEAD ",\"enabled\":true,\"hashes\":[{}]}", "hashes" },
@@ -253,25 +236,11 @@ there_are_bounds(void **state)
 	assert_null(key_compile(slice_of(json), NULL, why, sizeof(why)));
 }
 
-static void
-periods_have_names(void **state)
-{
-	enum meter_period p;
-
-	(void)state;
-	for (uint32_t i = 0; i <= PERIOD_MONTHLY; i++) {
-		assert_true(key_period_of(slice_of(key_period_name(i)), &p));
-		assert_int_equal(p, i);
-	}
-	assert_false(key_period_of(SLICE("hourly"), &p));
-}
-
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hashes_are_sha_256),
-		cmocka_unit_test(meters_have_ids_of_their_own),
 		cmocka_unit_test(a_plain_key_may_do_all),
 		cmocka_unit_test(limits_become_charges),
 		cmocka_unit_test(strings_outlive_the_document),
@@ -279,7 +248,6 @@ main(void)
 		cmocka_unit_test(the_presented_secret_has_its_own_end),
 		cmocka_unit_test(what_is_not_understood_is_refused),
 		cmocka_unit_test(there_are_bounds),
-		cmocka_unit_test(periods_have_names),
 	};
 
 	return cmocka_run_group_tests_name("key", tests, NULL, NULL);

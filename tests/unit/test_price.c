@@ -389,6 +389,133 @@ bounds_follow_the_request(void **state)
 	assert_int_equal(b.nusd, b.input_tokens * 4000 + 5 * 20000);
 }
 
+/* input_nusd + ceil(output * slope / 1000), for each output. */
+static int64_t
+linear(const struct price_bound *b, int64_t output)
+{
+	return b->input_nusd + (output * b->output_nusd_milli + 999) / 1000;
+}
+
+static void
+bounds_are_linear_in_the_output(void **state)
+{
+	static const char plain[] = "{\"model\":\"m\",\"max_tokens\":1000,\"messages\":[]}";
+	struct price_bound b = bound_of("claude-opus-5-5", plain, false, false);
+
+	(void)state;
+	assert_int_equal(b.output_nusd_milli, 20000000);
+	assert_int_equal(b.input_nusd, b.input_tokens * 4000);
+	assert_int_equal(b.nusd, linear(&b, 1000));
+	b = bound_of("claude-opus-5-5", plain, true, true);
+	assert_int_equal(b.output_nusd_milli, 44000000);
+	b = bound_of("claude-opus-5-5", "{\"max_tokens\":5,\"compaction\":{}}", false, false);
+	assert_int_equal(b.output_nusd_milli, 40000000);
+	b = bound_of("claude-opus-5-5", "{\"max_tokens\":7,\"tools\":[{\"type\":\"web_search_20250305\",\"max_uses\":3}]}", false, false);
+	assert_int_equal(b.input_nusd, b.input_tokens * 4000 + 30000000);
+	assert_int_equal(b.nusd, linear(&b, 7));
+}
+
+static void
+slopes_are_rounded_up(void **state)
+{
+	/* 1001 pico-dollars at 1.1 and 2 are 2202.2: a thousandth of a nano-dollar more for each token. */
+	static const char overrides[] = DOC("{\"model\":\"odd\",\"max_output_tokens\":1000,\"prices\":[{\"input\":1,\"output\":1001,"
+	    "\"geo_us_permille\":1100}]}");
+	char why[256];
+	struct price_book *b = price_book_new(price_book_builtin(), slice_of(overrides), why, sizeof(why));
+	struct body_scan s;
+	struct json_error error;
+
+	(void)state;
+	if (!b)
+		fail_msg("%s", why);
+	assert_true(body_scan(SLICE("{\"max_tokens\":10,\"compaction\":{}}"), &s, &error));
+	struct price_bound bound = price_bound(price_find(b, ANTHROPIC, SLICE("odd"), NOW), &s, false, true);
+	assert_int_equal(bound.output_nusd_milli, 2203);
+	assert_int_equal(bound.nusd, bound.input_nusd + 23);
+	price_book_free(b);
+}
+
+static void
+unpriced_models_are_bounded_in_tokens(void **state)
+{
+	static const char body[] = "{\"max_tokens\":70,\"messages\":[]}";
+	struct body_scan s;
+	struct json_error why;
+
+	(void)state;
+	assert_true(body_scan(slice_of(body), &s, &why));
+	struct price_bound b = price_bound(NULL, &s, true, true);
+	assert_int_equal(b.input_tokens, (int64_t)strlen(body) + 1024);
+	assert_int_equal(b.output_tokens, 70);
+	assert_int_equal(b.nusd, 0);
+	assert_int_equal(b.input_nusd, 0);
+	assert_int_equal(b.output_nusd_milli, 0);
+	assert_int_equal(price_input_estimate_tokens(NULL, &s), (int64_t)strlen(body) / 4);
+	s.has_max_tokens = false;
+	assert_int_equal(price_bound(NULL, &s, false, false).output_tokens, 128000);
+	s.text_bytes = UINT64_MAX;
+	assert_int_equal(price_bound(NULL, &s, false, false).input_tokens, 2000000);
+	assert_int_equal(price_input_estimate_tokens(NULL, &s), 2000000);
+}
+
+static void
+counted_prompts_have_a_margin(void **state)
+{
+	const struct price_row *r = row("claude-opus-5-5", NOW);
+	struct body_scan s;
+	struct json_error why;
+	char body[5000];
+
+	(void)state;
+	snprintf(body, sizeof(body), "{\"max_tokens\":1000,\"system\":\"%04000d\"}", 0);
+	assert_true(body_scan(slice_of(body), &s, &why));
+	struct price_bound loose = price_bound(r, &s, false, false), b = price_bound_counted(r, &s, false, false, 1000);
+	assert_int_equal(b.input_tokens, 1000 + 20 + 64);
+	assert_int_equal(b.input_nusd, b.input_tokens * 4000);
+	assert_int_equal(b.nusd, linear(&b, 1000));
+	assert_int_equal(price_bound_counted(r, &s, false, false, 1001).input_tokens, 1001 + 21 + 64);
+	assert_int_equal(price_bound_counted(r, &s, false, false, 0).input_tokens, 64);
+	assert_int_equal(price_bound_counted(r, &s, false, false, -5).input_tokens, 64);
+	/* The looser bound is one too. */
+	assert_int_equal(price_bound_counted(r, &s, false, false, 1000000).input_tokens, loose.input_tokens);
+	assert_int_equal(price_bound_counted(r, &s, false, false, INT64_MAX).nusd, loose.nusd);
+}
+
+static void
+what_joins_later_cannot_be_counted(void **state)
+{
+#define BLOCK(block) "{\"messages\":[{\"content\":[" block "]}]}"
+	static const struct { const char *body; bool countable; } rows[] = {
+		{ "{\"messages\":[]}", true },
+		{ "{\"tools\":[{\"name\":\"t\",\"input_schema\":{}},{\"type\":\"bash_20250124\",\"name\":\"bash\"}]}", true },
+		{ BLOCK("{\"type\":\"image\",\"source\":{\"type\":\"base64\",\"data\":\"AAAA\"}}"), true },
+		{ BLOCK("{\"type\":\"document\",\"source\":{\"type\":\"base64\",\"data\":\"AAAA\"}}"), true },
+		{ BLOCK("{\"type\":\"document\",\"source\":{\"type\":\"text\",\"data\":\"AAAA\"}}"), true },
+		{ "{\"context_management\":{\"edits\":[{\"type\":\"compact_20260112\"}]}}", true },
+		{ BLOCK("{\"type\":\"image\",\"source\":{\"type\":\"url\",\"url\":\"u\"}}"), false },
+		{ BLOCK("{\"type\":\"document\",\"source\":{\"type\":\"url\",\"url\":\"u\"}}"), false },
+		{ BLOCK("{\"type\":\"document\",\"source\":{\"file_id\":\"f\",\"type\":\"file\"}}"), false },
+		{ BLOCK("{\"source\":{\"type\":\"file\",\"file_id\":\"f\"},\"type\":\"image\"}"), false },
+		{ "{\"tools\":[{\"type\":\"web_search_20250305\",\"max_uses\":1}]}", false },
+		{ "{\"tools\":[{\"type\":\"web_search_20250305\"}]}", false },
+		{ "{\"tools\":[{\"type\":\"web_fetch_20260309\"}]}", false },
+		{ "{\"tools\":[{\"type\":\"code_execution_20250825\"}]}", false },
+		{ "{\"thread\":{\"type\":\"continue\"}}", false },
+		{ "{\"mcp_servers\":[]}", false },
+		{ "{\"container\":\"c\"}", false },
+	};
+	struct body_scan s;
+	struct json_error why;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		assert_true(body_scan(slice_of(rows[i].body), &s, &why));
+		if (price_prompt_countable(&s) != rows[i].countable)
+			fail_msg("%s", rows[i].body);
+	}
+}
+
 static void
 long_prompts_are_bounded_at_the_dearer_step(void **state)
 {
@@ -425,7 +552,7 @@ absurd_numbers_saturate(void **state)
 
 	(void)state;
 	assert_int_equal(b.output_tokens, INT64_MAX);
-	assert_true(b.nusd > INT64_C(1000000000000000));
+	assert_int_equal(b.nusd, INT64_MAX);
 	memset(&u, 0x7f, sizeof(u));	/* INT64_MAX and the like everywhere */
 	u.batch = u.fast = u.geo_us = u.unlisted = u.known = u.complete = u.iterations_overflow = true;
 	u.iterations_count = USAGE_ITERATIONS_MAX;
@@ -487,7 +614,8 @@ no_answer_passes_its_bound(void **state)
 		u.tokens[TOKENS_OUTPUT] = dice(2) ? b.output_tokens : dice((uint32_t)b.output_tokens + 1);
 		u.tokens[TOKENS_WEB_SEARCHES] = s.web_search_max_uses ? dice(s.web_search_max_uses + 1) : 0;
 		int64_t c = price_cost_nusd(book, r, ANTHROPIC, &u, NOW, &estimated);
-		if (c > b.nusd)
+		/* An answer within a lower max_tokens: what a limit would have held for it. */
+		if (c > b.nusd || c > linear(&b, u.tokens[TOKENS_OUTPUT]))
 			fail_msg("%s: cost %lld above the bound %lld", price_row_name(r), (long long)c, (long long)b.nusd);
 	}
 }
@@ -523,6 +651,11 @@ main(void)
 		cmocka_unit_test(the_operator_has_the_last_word),
 		cmocka_unit_test(complaints_name_the_place),
 		cmocka_unit_test(bounds_follow_the_request),
+		cmocka_unit_test(bounds_are_linear_in_the_output),
+		cmocka_unit_test(slopes_are_rounded_up),
+		cmocka_unit_test(unpriced_models_are_bounded_in_tokens),
+		cmocka_unit_test(counted_prompts_have_a_margin),
+		cmocka_unit_test(what_joins_later_cannot_be_counted),
 		cmocka_unit_test(long_prompts_are_bounded_at_the_dearer_step),
 		cmocka_unit_test(absurd_numbers_saturate),
 		cmocka_unit_test(no_answer_passes_its_bound),

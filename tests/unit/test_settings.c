@@ -7,24 +7,6 @@
 
 #include "gateway/commands.h"
 
-/* Refused, with exactly these lines; "%" stands for the test's folder. */
-static void
-refuse(const char *json, const char *lines)
-{
-	struct loaded l = load(json);
-	char expected[4096];
-	size_t n = 0;
-
-	for (const char *p = lines; *p; p++)
-		n += (size_t)snprintf(expected + n, sizeof(expected) - n, "%.*s", *p == '%' ? (int)strlen(folder) : 1,
-		    *p == '%' ? folder : p);
-	if (l.s)
-		fail_msg("accepted: %s", json);
-	if (!slice_eq(buf_slice(&l.problems.text), (struct slice){ expected, n }))
-		fail_msg("%s:\n%.*sbut expected:\n%s", json, SLICE_FMT(buf_slice(&l.problems.text)), expected);
-	done(&l);
-}
-
 /* ---- what a file becomes ---- */
 
 static void
@@ -73,6 +55,13 @@ test_defaults(void **state)
 	assert_false(s->metadata.lenient);
 	assert_int_equal(s->budget_style, BUDGET_STYLE_AUTO);
 	assert_string_equal(s->budget_text, "");
+	assert_int_equal(s->clamp_share, 8);
+	assert_int_equal(s->clamp_floor, 4096);
+	assert_int_equal(s->admission_wait_ms, 250);
+	assert_int_equal(s->count_ms, 2000);
+	assert_true(s->limit_headers);
+	assert_int_equal(s->workspaces_count, 0);
+	assert_int_equal(s->policies_count, 0);
 	assert_int_equal(s->providers_count, 0);
 	assert_int_equal(s->configs_count, 0);
 	assert_null(s->default_provider);
@@ -109,7 +98,7 @@ static const char whole_file[] = "\xef\xbb\xbf{\n"
     "\"limits\":{\"body_bytes\":2048,\"drain_ms\":0,\"ping_ms\":20,\"connections\":11},\n"
     "\"path_prefix\":\"/a/b/\",\n"
     "\"metadata\":{\"required\":[\"team\",\"${WEIR_T_FIELD:-project}\"],\"lenient\":true},\n"
-    "\"budgets\":{\"style\":\"portkey\",\"message\":\"Ask \\u00e4ny\\u006fne; $${x}.\"},\n"
+    "\"budgets\":{\"style\":\"portkey\",\"share\":4,\"floor\":1,\"admission_wait_ms\":0,\"count_ms\":0,\"headers\":false,\"message\":\"Ask \\u00e4ny\\u006fne; $${x}.\"},\n"
     "\"providers\":[\n"
     " {\"slug\":\"one\",\"base_url\":\"http://localhost:81/x/\",\"api_key\":\"a-${WEIR_T_KEY}-z\"},\n"
     " {\"slug\":\"two\",\"type\":\"anthropic\",\"api_key\":\"file:secret\",\"ca_file\":\"ca.pem\",\"models\":[\"claude-*\",\"x\"]},\n"
@@ -195,6 +184,11 @@ test_whole_file(void **state)
 	assert_true(s->metadata.lenient);
 	assert_int_equal(s->budget_style, BUDGET_STYLE_PORTKEY);
 	assert_string_equal(s->budget_text, "Ask \xc3\xa4nyone; ${x}.");
+	assert_int_equal(s->clamp_share, 4);
+	assert_int_equal(s->clamp_floor, 1);
+	assert_int_equal(s->admission_wait_ms, 0);
+	assert_int_equal(s->count_ms, 0);
+	assert_false(s->limit_headers);
 	assert_string_equal(s->default_provider, "two");
 	assert_int_equal(s->configs_count, 2);
 	const struct config *c = settings_config(s, SLICE("pc-eng"));
@@ -343,6 +337,10 @@ test_types_and_bounds(void **state)
 	refuse("{\"metadata\":{\"required\":[\"a\",1,\"\",\"a\"]}}",
 	    "metadata.required[1]: must be a string, not a number\nmetadata.required[2]: must not be empty\n"
 	    "metadata.required[1]: \"a\" is listed twice\n");
+	refuse("{\"budgets\":{\"share\":0,\"floor\":0,\"admission_wait_ms\":60001,\"count_ms\":-1,\"headers\":\"no\"}}",
+	    "budgets.share: must be a whole number from 1 to 1000\nbudgets.floor: must be a whole number from 1 to 1000000\n"
+	    "budgets.admission_wait_ms: must be a whole number from 0 to 60000\n"
+	    "budgets.count_ms: must be a whole number from 0 to 60000\nbudgets.headers: must be true or false, not a string\n");
 	refuse("{\"budgets\":{\"style\":\"openai\"}}", "budgets.style: must be one of: auto|anthropic|portkey\n");
 	refuse("{\"log\":{\"level\":\"warning\"}}", "log.level: must be one of: debug|info|warn|error\n");
 	refuse("{\"budgets\":{\"message\":\"a\\nb\"}}", "budgets.message: must not contain control characters\n");

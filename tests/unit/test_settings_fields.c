@@ -24,6 +24,7 @@ type_word(const struct setting_field *f)
 	case SETTING_DIR: return "folder";
 	case SETTING_FILE: return "file";
 	case SETTING_SECRET: return "secret";
+	case SETTING_RAW_LIMITS: return "limits";
 	}
 	return NULL;
 }
@@ -264,6 +265,7 @@ schema_bounds(const struct setting_field *f, const cJSON *node)
 	case SETTING_FILE:
 	case SETTING_RAW_OBJECT:
 	case SETTING_RAW_ARRAY:
+	case SETTING_RAW_LIMITS:
 		break;
 	}
 }
@@ -314,6 +316,54 @@ schema_count(const cJSON *node)
 	return n;
 }
 
+/* "rate_limits": the part behind "#/$defs/". */
+static const char *
+schema_limits(const cJSON *node)
+{
+	const char *reference = cJSON_GetStringValue(cJSON_GetObjectItem(node, "$ref"));
+
+	assert_non_null(reference);
+	assert_int_equal(strncmp(reference, "#/$defs/", 8), 0);
+	return reference + 8;
+}
+
+static cJSON *
+definition(cJSON *root, const char *name)
+{
+	cJSON *node = cJSON_GetObjectItem(cJSON_GetObjectItem(root, "$defs"), name);
+
+	if (!node)
+		fail_msg("deploy/weir.schema.json defines no %s", name);
+	assert_true(cJSON_IsFalse(cJSON_GetObjectItem(node, "additionalProperties")));
+	return cJSON_GetObjectItem(node, "properties");
+}
+
+/* The schema's limits have the members that limits have, and no others. */
+static void
+test_schema_of_limits(void **state)
+{
+	(void)state;
+	char *text = read_text(WEIR_SOURCE_DIR "/deploy/weir.schema.json"), raw[64];
+	cJSON *root = cJSON_Parse(text), *member;
+	static const char *const forms[] = { "rate_limit", "usage_limit" };
+	int members = 0;
+
+	for (size_t i = 0; i < 2; i++)
+		cJSON_ArrayForEach(member, definition(root, forms[i])) {
+			snprintf(raw, sizeof(raw), "\"%s\"", member->string);
+			assert_true(limit_member_known(slice_of(raw)));
+			assert_non_null(cJSON_GetObjectItem(definition(root, "policy"), member->string));
+			members++;
+		}
+	assert_int_equal(members, 10 + 3);	/* type, mode and id are in both */
+	assert_int_equal(cJSON_GetArraySize(definition(root, "policy")), 9 + 10 - 1);
+	definition(root, "condition");
+	definition(root, "group");
+	definition(root, "model_limits");
+	cJSON_Delete(root);
+	free(text);
+}
+
 static void
 test_schema(void **state)
 {
@@ -328,7 +378,10 @@ test_schema(void **state)
 		cJSON *fallback = cJSON_GetObjectItem(node, "default");
 		cJSON *expected = f->fallback ? cJSON_Parse(f->fallback) : NULL;
 
-		assert_string_equal(cJSON_GetObjectItem(node, "type")->valuestring, schema_type(f));
+		if (f->kind == SETTING_RAW_LIMITS)
+			assert_string_equal(schema_limits(node), setting_field_leaf(f));
+		else
+			assert_string_equal(cJSON_GetObjectItem(node, "type")->valuestring, schema_type(f));
 		assert_true(cJSON_IsString(cJSON_GetObjectItem(node, "description")));
 		if ((expected != NULL) != (fallback != NULL) || (expected && !cJSON_Compare(expected, fallback, true)))
 			fail_msg("deploy/weir.schema.json, %s: the default is not %s", f->path, f->fallback);
@@ -349,6 +402,7 @@ main(void)
 		cmocka_unit_test(test_page),
 		cmocka_unit_test(test_page_examples),
 		cmocka_unit_test(test_schema),
+		cmocka_unit_test(test_schema_of_limits),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
