@@ -69,6 +69,7 @@ price_request(struct request *r)
 	const struct settings *s = r->plane->settings;
 
 	r->price = price_find(s->prices, slice_of(r->provider->type), r->model, r->start_wall_ns);
+	r->demand.share = s->clamp_share;
 	if (r->route == ROUTE_COUNT_TOKENS)
 		return;		/* free of charge */
 	if (r->price) {
@@ -83,7 +84,8 @@ price_request(struct request *r)
 	r->bound = price_bound(r->price, r->scan, body_has_text(r, "speed", "fast"), true);
 	r->floor_tokens = price_input_estimate_tokens(r->price, r->scan);
 	r->rec.fixed.asked_tokens = r->bound.output_tokens;
-	r->demand = (struct demand){ .most = r->bound.output_tokens, .floor = floor_of(r), .share = s->clamp_share };
+	r->demand.most = r->bound.output_tokens;
+	r->demand.floor = floor_of(r);
 }
 
 /* ---- the limits ---- */
@@ -263,8 +265,8 @@ say_limits(struct request *r, const struct limit_tightest *tightest, int64_t wal
 static void
 note_wait(struct request *r, int64_t now_mono_ns)
 {
-	if (r->wait_mono_ns)
-		r->rec.fixed.wait_ns = now_mono_ns - r->wait_mono_ns;
+	if (r->wait.since_mono_ns)
+		r->rec.fixed.wait_ns = now_mono_ns - r->wait.since_mono_ns;
 }
 
 static enum verdict
@@ -326,7 +328,7 @@ may_wait(const struct request *r, int64_t now_mono_ns)
 {
 	int64_t most_ns = r->plane->settings->admission_wait_ms * NS_PER_MS;
 
-	return r->wait_mono_ns ? now_mono_ns - r->wait_mono_ns < most_ns : most_ns > 0;
+	return r->wait.since_mono_ns ? now_mono_ns - r->wait.since_mono_ns < most_ns : most_ns > 0;
 }
 
 static void
@@ -342,18 +344,49 @@ join_queue(struct request *r)
 }
 
 static void
-wait_for_room(struct request *r, struct meter_id blocked, int64_t now_mono_ns)
+wait_for_room(struct request *r, struct meter_id blocked, int64_t need, int64_t now_mono_ns)
 {
 	struct worker *w = r->worker;
 
-	r->blocked = blocked;
-	if (!r->wait_mono_ns) {
-		r->wait_mono_ns = now_mono_ns;
+	r->wait.id = blocked;
+	r->wait.need = need;
+	if (!r->wait.since_mono_ns) {
+		r->wait.since_mono_ns = now_mono_ns;
 		r->rec.fixed.flags |= RECORD_FLAG(WAITED);
 		metrics_add(w->arena, w->index, COUNTER_WAITED, 1);
 	}
+	queue_ask(w->arena, &r->wait, now_mono_ns);
 	if (r->admission != ADMISSION_WAITING)
 		join_queue(r);
+}
+
+/* Units that nobody has spent, holds or uses. */
+static int64_t
+room_in(const struct meter_view *v)
+{
+	return v->kind == METER_BUCKET ? v->tokens : v->limit - v->spent - v->held;
+}
+
+/* Somebody waits longer for one of the request's meters, and there is room for
+ * it now: it will take it at its next look. The younger one queues up. */
+static bool
+yields(struct request *r, const struct limit_set *set, int64_t since_mono_ns, struct now now)
+{
+	struct arena *a = r->worker->arena;
+	struct meter_view view;
+
+	if (!queue_anybody(a, now.mono_ns) || !may_wait(r, now.mono_ns))
+		return false;
+	for (uint32_t i = 0; i < set->count; i++) {
+		const struct charge *c = &set->charge[i];
+		int64_t need = queue_older(a, c->id, since_mono_ns, now.mono_ns);
+
+		if (need < 0 || !ledger_meter(a, c->id, now, &view) || need > room_in(&view))
+			continue;
+		wait_for_room(r, c->id, need, now.mono_ns);
+		return true;
+	}
+	return false;
 }
 
 void
@@ -363,6 +396,7 @@ admission_leave(struct request *r)
 
 	if (r->admission == ADMISSION_WAITING) {
 		metrics_waiting(w->arena, w->index, --w->waiting_count);
+		queue_leave(w->arena, &r->wait);
 		note_wait(r, clock_mono_ns());
 	}
 	timepoint_remove(&r->pending);
@@ -402,6 +436,8 @@ decide(struct request *r)
 			refuse_unpriced(r, cost);
 			return OVER;
 		}
+		if (yields(r, &set, r->wait.since_mono_ns ? r->wait.since_mono_ns : now.mono_ns, now))
+			return PENDING;
 		enum ledger_verdict verdict = ask_ledger(r, &set, &why, now);
 		if (verdict == LEDGER_ADMITTED)
 			return admitted(r, &set, now);
@@ -416,7 +452,7 @@ decide(struct request *r)
 			break;
 	}
 	if (why.may_fit && may_wait(r, now.mono_ns)) {
-		wait_for_room(r, set.charge[why.charge].id, now.mono_ns);
+		wait_for_room(r, set.charge[why.charge].id, why.need, now.mono_ns);
 		return PENDING;
 	}
 	note_wait(r, now.mono_ns);
@@ -487,16 +523,16 @@ on_room(uv_timer_t *timer)
 	w->room_soon = false;
 	for (struct timepoint *p = w->waiting.ends.next; p != &w->waiting.ends && turns-- > 0; p = next) {
 		struct request *r = CONTAINER_OF(p, struct request, pending);
-		bool last = r->wait_mono_ns && !may_wait(r, now_mono_ns);
+		bool last = r->wait.since_mono_ns && !may_wait(r, now_mono_ns);
 
 		next = p->next;
 		if (admission_refuse_failing(r))
 			continue;
-		if (!last && (refused_count == ROOM_METERS_MAX || is_refused(refused, refused_count, r->blocked)))
+		if (!last && (refused_count == ROOM_METERS_MAX || is_refused(refused, refused_count, r->wait.id)))
 			continue;
 		enum verdict v = decide(r);
 		if (v == PENDING && refused_count < ROOM_METERS_MAX) {
-			refused[refused_count++] = r->blocked;
+			refused[refused_count++] = r->wait.id;
 		} else if (v == ADMITTED) {
 			admission_leave(r);
 			step_send(r);

@@ -10,9 +10,10 @@
  *
  * A request that waits is in its worker's queue, the oldest first, for at most
  * admission_wait_ms. The queue is tried again when a request of this worker
- * settles, and every few milliseconds because others' workers settle too. A
- * younger request is not held back by an older one that still waits: who fits,
- * goes; the oldest of those who wait for one meter is tried first.
+ * settles, and every few milliseconds because others' workers settle too. Of
+ * those who wait for one meter the oldest is tried, and who is younger lets it go
+ * first if there is room for it, in other workers too (shm/queue.h); where there
+ * is not, a smaller request may pass a larger one.
  */
 #ifndef WEIR_GATEWAY_ADMISSION_H
 #define WEIR_GATEWAY_ADMISSION_H

@@ -31,6 +31,7 @@
 #include "policy/metadata.h"
 #include "policy/usage.h"
 #include "shm/base/scratch.h"
+#include "shm/queue.h"
 #include "store/record.h"
 
 #define SSE_TAIL_BYTES_MAX 16384	/* of an unfinished event that is held back */
@@ -88,8 +89,7 @@ struct request {
 	/* Admission that is not decided at once. */
 	struct timepoint pending;	/* on the worker's `waiting` or `counting` */
 	enum admission_state { ADMISSION_OPEN, ADMISSION_WAITING, ADMISSION_COUNTING } admission;
-	struct meter_id blocked;	/* waiting: the meter that had no room */
-	int64_t wait_mono_ns;		/* since when it waits for room; 0: it never did */
+	struct waiting wait;		/* for what; since_mono_ns 0: it never waited for room */
 	struct prompt_count *count;	/* in body_mem; NULL: nobody is asked */
 	bool count_tried;
 	struct slice limit_lines;	/* header lines of the answer: limits, clamping */

@@ -13,6 +13,7 @@
  *	in flight	a page for each request that is being served, per worker
  *	rings		finished requests that wait for the keeper, per worker; of the tools
  *	metrics		counters and histograms, per worker; of the keeper (metrics.h)
+ *	queue		who waits longest for room in a meter (queue.h)
  *
  * The file's blocks are allocated when it is made, so that a full disk fails
  * here and not by SIGBUS in the middle of a request.
