@@ -63,7 +63,7 @@ test('a key: its secret is shown once, and the list has no secret', async () => 
 		assert.doesNotMatch(list.stdout, /sha256|hashes/);
 	}
 	const [listed] = JSON.parse((await weir.command('key', 'list', '--config', weir.configPath, '--json')).stdout).filter((k) => k.slug === 'shown');
-	assert.equal(listed.usage_limits[0].credit_limit_nusd, 12500000000);
+	assert.equal(Number(listed.usage_limits[0].credit_limit), 12.5);
 	assert.deepEqual(listed.metadata, { team: 'a' });
 });
 

@@ -183,7 +183,7 @@ export class Weir {
 	role(pid) {
 		try {
 			const open = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
-			if (open.some((f) => f.endsWith('/ledger/data.mdb')))
+			if (open.some((f) => f.endsWith('/writer.lock')))
 				return 'keeper';
 			if (open.some((f) => f.endsWith('/catalog/data.mdb')))
 				return 'worker';
