@@ -516,7 +516,7 @@ limit_read(struct work *w, struct slice object, struct limit *out)
 {
 	uint32_t before = w->problems->count;
 
-	*out = (struct limit){ .charge = { .limit = 0 } };
+	*out = (struct limit){ .charge = { .row = UINT32_MAX } };	/* no hint yet */
 	w->charge = &out->charge;
 	collect(w, object);
 	if (w->problems->count != before && object.p[0] != '{')

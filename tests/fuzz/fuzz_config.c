@@ -51,6 +51,10 @@ try_bundle(struct slice bundle)
 		CHECK(s->listeners_count > 0 && s->workers > 0 && s->data_dir && s->run_dir && s->prices);
 		for (uint32_t i = 0; i < s->providers_count; i++)
 			CHECK(s->providers[i].host && settings_provider(s, slice_of(s->providers[i].slug)));
+		for (uint32_t i = 0; i < s->workspaces_count; i++)
+			CHECK(settings_workspace(s, slice_of(s->workspaces[i].slug)) == &s->workspaces[i]);
+		for (uint32_t i = 0; i < s->policies_count; i++)
+			CHECK(limit_policy_active(s->policies[i]));
 		for (uint32_t i = 0; i < s->configs_count; i++)
 			check_config(settings_config(s, slice_of(s->configs[i]->slug)));
 	}
