@@ -194,8 +194,9 @@ name_now(struct arena *names, const struct booking *b, const struct stored_level
 	return slice_of(view->name);
 }
 
+/* Bookings come in the order of the entries, which is what a cursor is good at. */
 static int
-book_one(struct levels *l, MDB_txn *txn, struct booking *b, struct arena *names)
+book_one(MDB_cursor *meters, struct booking *b, struct arena *names)
 {
 	struct { struct stored_level level; char name[METER_NAME_BYTES]; } entry;
 	struct stored_level level = { .what = b->what, .period_index = b->period_index };
@@ -208,7 +209,7 @@ book_one(struct levels *l, MDB_txn *txn, struct booking *b, struct arena *names)
 
 	b->booked = false;
 	id_write(id, b->id);
-	rc = mdb_get(txn, l->meters, &key, &value);
+	rc = mdb_cursor_get(meters, &key, &value, MDB_SET);
 	fresh = rc == MDB_NOTFOUND;
 	if (rc && !fresh)
 		return rc;
@@ -225,7 +226,21 @@ book_one(struct levels *l, MDB_txn *txn, struct booking *b, struct arena *names)
 	if (name.n > 0)
 		memcpy(entry.name, name.p, name.n);
 	value = (MDB_val){ sizeof(level) + name.n, &entry };
-	return mdb_put(txn, l->meters, &key, &value, 0);
+	return mdb_cursor_put(meters, &key, &value, fresh ? 0 : MDB_CURRENT);
+}
+
+static int
+book_meters(struct levels *l, MDB_txn *txn, const struct spending *s, struct arena *names)
+{
+	MDB_cursor *meters;
+	int rc = mdb_cursor_open(txn, l->meters, &meters);
+
+	if (rc)
+		return rc;
+	for (uint32_t i = 0; i < s->count && !rc; i++)
+		rc = book_one(meters, &s->booking[i], names);
+	mdb_cursor_close(meters);
+	return rc;
 }
 
 static int
@@ -236,8 +251,7 @@ book(struct levels *l, const struct spending *s, const struct position *p, size_
 
 	if (rc)
 		return rc;
-	for (uint32_t i = 0; i < s->count && !rc; i++)
-		rc = book_one(l, txn, &s->booking[i], names);
+	rc = book_meters(l, txn, s, names);
 	for (size_t i = 0; i < n && !rc; i++) {
 		struct position_key pk = position_key(p[i].epoch, p[i].worker);
 		uint64_t sequence = p[i].sequence;
