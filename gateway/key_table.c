@@ -97,7 +97,7 @@ add_rate(struct buf *rates, const struct limit *l)
 	buf_printf(rates, "%s%lld %s", rates->n ? "," : "", (long long)l->charge.limit, l->label + sizeof("key"));
 }
 
-/* "$25 monthly", "20000 tokens daily strict". */
+/* "$25.00 monthly", "20000 tokens daily strict". */
 static void
 add_budget(struct buf *budgets, const struct charge *c)
 {

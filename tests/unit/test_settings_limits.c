@@ -180,6 +180,38 @@ layers_replace_lists(void **state)
 	problems_free(&p);
 }
 
+/* What stands in the page can be copied. */
+static void
+the_pages_examples_hold(void **state)
+{
+	char *page = read_text(WEIR_SOURCE_DIR "/docs/limits.md"), *at = page;
+	struct buf json;
+	int examples = 0;
+
+	(void)state;
+	setenv("ANTHROPIC_API_KEY", "k", 1);
+	buf_init(&json, 1 << 16);
+	while ((at = strstr(at, "```json\n"))) {
+		at += strlen("```json\n");
+		struct slice block = { at, (size_t)(strstr(at, "\n```") - at) };
+		bool owner = !slice_contains(block, SLICE("\"slug\""));
+
+		/* The first ones show what an owner has. */
+		buf_clear(&json);
+		buf_add_str(&json, owner ? "{\"workspaces\":[{\"slug\":\"x\"," : "{");
+		buf_add_slice(&json, (struct slice){ block.p + 1, block.n - 1 });
+		buf_add(&json, owner ? "]}" : "", owner ? 3 : 1);
+		struct loaded l = accept(json.p);
+		assert_true(l.s->workspaces_count + l.s->policies_count > 0);
+		done(&l);
+		examples++;
+	}
+	unsetenv("ANTHROPIC_API_KEY");
+	assert_int_equal(examples, 3);
+	buf_free(&json);
+	free(page);
+}
+
 int
 main(void)
 {
@@ -189,6 +221,7 @@ main(void)
 		cmocka_unit_test(conditions_on_what_does_not_exist),
 		cmocka_unit_test(there_are_bounds),
 		cmocka_unit_test(layers_replace_lists),
+		cmocka_unit_test(the_pages_examples_hold),
 	};
 
 	return cmocka_run_group_tests_name("settings_limits", tests, set_up, tear_down);

@@ -93,13 +93,57 @@ a_created_key_is_what_was_asked_for(void **state)
 	assert_string_equal(k->workspace, "eng");
 	assert_string_equal(k->config, "pc");
 	assert_false(k->allow_config_override);
-	assert_int_equal(k->limits_count, 2);
-	assert_int_equal(k->limits[1].charge.limit, 1);
-	assert_int_equal(k->limits[1].charge.period, PERIOD_WEEKLY);
+	assert_null(k->user);
+	assert_int_equal(k->limits.count, 2);
+	assert_int_equal(k->limits.limit[1].charge.limit, 1);
+	assert_int_equal(k->limits.limit[1].charge.period, PERIOD_WEEKLY);
+	assert_int_equal(k->limits.limit[1].charge.mode, MODE_CLAMP);
 	assert_int_equal(k->allowed_models_count, 2);
 	assert_int_equal(k->expires_wall_ns, INT64_C(9183103200000000000));
 	assert_true(metadata_get(&k->metadata, SLICE("team")) != NULL);
 	key_free(k);
+}
+
+static void
+every_limit_can_be_asked_for(void **state)
+{
+	static const struct { const char *label; int64_t limit; enum charge_mode mode; } expected[] = {
+		{ "key rpm", 1, MODE_STRICT }, { "key rph", 2, MODE_STRICT }, { "key rpd", 3, MODE_STRICT }, { "key rpw", 4, MODE_STRICT },
+		{ "key tokens rpm", 5, MODE_CLAMP }, { "key concurrency", INT64_C(1000000000000), MODE_STRICT },
+		{ "key 30-day budget", INT64_C(12500000000), MODE_POSTPAID }, { "key 30-day token budget", 20000, MODE_POSTPAID },
+	};
+	char secret[128];
+	struct key *k;
+
+	(void)state;
+	assert_int_equal(KEY("create", "--slug", "all", "--user", "al \"ice\"", "--rpm", "1", "--rph", "2", "--rpd", "3", "--rpw", "4", "--tpm", "5",
+	    "--concurrency", "1000000000000", "--budget", "12.5", "--token-budget", "20000", "--budget-period", "30d", "--mode", "postpaid",
+	    "--alert", "$12.499999999", "--json"), 0);
+	text_member(out, "secret", secret);
+	k = present(secret);
+	assert_non_null(k);
+	assert_string_equal(k->user, "al \"ice\"");
+	assert_int_equal(k->limits.count, sizeof(expected) / sizeof(*expected));
+	for (uint32_t i = 0; i < k->limits.count; i++) {
+		const struct charge *c = &k->limits.limit[i].charge;
+
+		assert_string_equal(k->limits.limit[i].label, expected[i].label);
+		assert_int_equal(c->limit, expected[i].limit);
+		assert_int_equal(c->mode, expected[i].mode);
+		if (c->period != PERIOD_DAYS)
+			continue;
+		/* It counts from today: the first one is whole. */
+		const struct period p = { c->period, c->days, c->anchor };
+		int64_t left = period_end_ns(p, clock_wall_ns()) - clock_wall_ns();
+		assert_in_range(left, INT64_C(86400) * 29 * NS_PER_S - NS_PER_S, INT64_C(86400) * 30 * NS_PER_S);
+	}
+	assert_int_equal(k->limits.limit[6].charge.alert, INT64_C(12499999999));
+	assert_int_equal(k->limits.limit[7].charge.alert, 0);
+	key_free(k);
+	/* More than eight do not fit into one key. */
+	assert_int_equal(KEY("create", "--slug", "more", "--rpm", "1", "--rph", "1", "--rpd", "1", "--rpw", "1", "--tpm", "1", "--tph", "1",
+	    "--tpd", "1", "--tpw", "1", "--concurrency", "1"), 2);
+	assert_non_null(strstr(err, "rate_limits[8]: is one more than the 8 limits"));
 }
 
 static void
@@ -198,28 +242,83 @@ the_list_has_all_but_secrets(void **state)
 	(void)state;
 	assert_int_equal(KEY("list"), 1);	/* and makes nothing */
 	assert_int_equal(access(data, F_OK), -1);
-	assert_int_equal(KEY("create", "--slug", "bob", "--budget", "25", "--rpm", "7"), 0);
+	assert_int_equal(KEY("create", "--slug", "bob", "--budget", "25", "--rpm", "7", "--tpd", "9", "--token-budget", "4",
+	    "--mode", "strict"), 0);
 	assert_int_equal(KEY("create", "--slug", "alice"), 0);
 	assert_int_equal(KEY("revoke", "alice"), 0);
 	assert_int_equal(KEY("list"), 0);
 	assert_true(strstr(out, "default/alice") < strstr(out, "default/bob"));
-	assert_non_null(strstr(out, "25.00 total"));
-	assert_non_null(strstr(out, "7 rpm"));
+	assert_non_null(strstr(out, "$25.00 total strict,4 tokens total strict"));
+	assert_non_null(strstr(out, "7 rpm,9 tokens rpd"));
+	assert_non_null(strstr(out, "$0.00,0"));
 	assert_non_null(strstr(out, "revoked"));
 	assert_int_equal(KEY("list", "--json"), 0);
 	assert_null(strstr(out, "hash"));
 	list = cJSON_Parse(out);
 	assert_int_equal(cJSON_GetArraySize(list), 2);
 	assert_string_equal(cJSON_GetObjectItem(cJSON_GetArrayItem(list, 1), "status")->valuestring, "active");
-	assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(cJSON_GetArrayItem(list, 1), "spent")), 1);
+	assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(cJSON_GetArrayItem(list, 1), "spent")), 2);
+	assert_non_null(strstr(out, "{\"limit\":\"key total budget\",\"period\":\"total\",\"spent_nusd\":0}"));
+	assert_non_null(strstr(out, "{\"limit\":\"key total token budget\",\"period\":\"total\",\"spent\":0}"));
 	cJSON_Delete(list);
+}
+
+/* Spends so much of all limits of a key, as a worker and the keeper do. */
+static void
+spend(const struct key *k, struct settled used)
+{
+	struct charge charge[LIMITS_MAX];
+	struct demand demand = { .most = 1, .floor = 1, .share = 1 };
+	struct fixture f;
+	struct inflight *e;
+	struct refusal refusal;
+	uint32_t records;
+	struct writer *w = writer_open(data, why, sizeof(why));
+
+	if (!w)
+		fail_msg("%s", why);
+	fixture_open(&f, (struct arena_sizes){ .workers = 1, .inflight = 8, .ring_bytes = 1 << 20, .meters = 64 });
+	f.now.wall_ns = clock_wall_ns();
+	for (uint32_t i = 0; i < k->limits.count; i++) {
+		charge[i] = k->limits.limit[i].charge;
+		limit_charge_fill(&charge[i], 1, 1, 1, 0);
+	}
+	assert_int_equal(fixture_admit(&f, 0, charge, k->limits.count, &demand, &e, &refusal), LEDGER_ADMITTED);
+	struct record r = { .request_id = SLICE("req_1") };
+	inflight_record_set(e, record_encode(&r, inflight_record(e), RECORD_BYTES_MAX));
+	inflight_sent(e);
+	assert_int_equal(ledger_settle(&f.arena, 0, e, &used, f.now), SETTLED);
+	assert_int_equal(writer_flush(w, &f.arena, &records, why, sizeof(why)), 0);
+	fixture_close(&f);
+	writer_close(w);
+}
+
+static void
+the_list_shows_what_was_spent(void **state)
+{
+	char secret[128];
+
+	(void)state;
+	assert_int_equal(KEY("create", "--slug", "spender", "--rpm", "5", "--budget", "25", "--token-budget", "1000", "--budget-period", "monthly",
+	    "--json"), 0);
+	text_member(out, "secret", secret);
+	struct key *k = present(secret);
+	assert_non_null(k);
+	spend(k, (struct settled){ .cost_nusd = 1250000001, .tokens = 300 });
+	key_free(k);
+	assert_int_equal(KEY("list", "--json"), 0);
+	assert_non_null(strstr(out, "\"spent\":[{\"limit\":\"key monthly budget\",\"period\":\"monthly\",\"spent_nusd\":1250000001},"
+	    "{\"limit\":\"key monthly token budget\",\"period\":\"monthly\",\"spent\":300}]"));
+	assert_int_equal(KEY("list"), 0);
+	assert_non_null(strstr(out, "$1.250000001,300"));
 }
 
 static void
 mistakes_name_the_argument(void **state)
 {
 	static const struct { const char *option, *value; } rows[] = {
-		{ "--rpm", "0" }, { "--rpd", "1e3" }, { "--budget", "0" }, { "--budget", "1.0000000001" },
+		{ "--rpm", "0" }, { "--rpd", "1e3" }, { "--tpm", "-1" }, { "--tpw", "1000000000001" }, { "--concurrency", "many" },
+		{ "--token-budget", "0" }, { "--token-budget", "1.5" }, { "--mode", "strict" }, { "--alert", "1" }, { "--user", "" }, { "--budget", "0" }, { "--budget", "1.0000000001" },
 		{ "--budget-period", "daily" }, { "--metadata", "[]" }, { "--metadata", "{\"a\":1,}" },
 		{ "--expires", "2020-01-01T00:00:00Z" }, { "--expires", "tomorrow" }, { "--workspace", "a/b" },
 		{ "--routing-config", "a b" },
@@ -234,7 +333,15 @@ mistakes_name_the_argument(void **state)
 	assert_int_equal(KEY("create"), 2);
 	assert_int_equal(KEY("create", "--slug", "a/b"), 2);
 	assert_int_equal(KEY("create", "--slug", "key_1"), 2);
-	assert_int_equal(KEY("create", "--slug", "x", "--budget", "1", "--budget-period", "yearly"), 2);
+	static const char *const periods[] = { "yearly", "0d", "366d", "d", "-1d", "30", "1.5d", "0000000001d" };
+	for (size_t i = 0; i < sizeof(periods) / sizeof(*periods); i++) {
+		assert_int_equal(KEY("create", "--slug", "x", "--budget", "1", "--budget-period", periods[i]), 2);
+		assert_non_null(strstr(err, "--budget-period"));
+	}
+	assert_int_equal(KEY("create", "--slug", "x", "--budget", "1", "--mode", "soft"), 2);
+	assert_non_null(strstr(err, "--mode"));
+	assert_int_equal(KEY("create", "--slug", "x", "--budget", "1", "--alert", "1"), 2);
+	assert_non_null(strstr(err, "--alert"));
 	assert_int_equal(KEY("rotate"), 2);
 	assert_int_equal(KEY("rotate", "x", "--slug", "y"), 2);
 	assert_int_equal(KEY("rotate", "x", "--grace", "1"), 2);
@@ -463,11 +570,13 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(a_created_key_is_what_was_asked_for),
+		TEST(every_limit_can_be_asked_for),
 		TEST(the_secret_is_nowhere_in_the_store),
 		TEST(a_secret_that_nobody_saw_is_told),
 		TEST(rotation_and_revocation),
 		TEST(many_rotations_keep_the_newest),
 		TEST(the_list_has_all_but_secrets),
+		TEST(the_list_shows_what_was_spent),
 		TEST(mistakes_name_the_argument),
 		TEST(root_leaves_no_file_of_its_own),
 		TEST(records_are_selected),
