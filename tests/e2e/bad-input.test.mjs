@@ -137,7 +137,7 @@ test('absurd max_tokens: refused by weir, or by the provider in its words, and n
 	const poor = await world.weir.key('dime', '--budget', '0.10');
 	const body = messageBody().replace('"max_tokens":1024', '"max_tokens":99999999');
 	for (let i = 0; i < 3; i++)
-		assert.ok([400, 429].includes((await world.ask({ key: poor, body })).status));
+		assert.ok([200, 400, 429].includes((await world.ask({ key: poor, body })).status), 'lowered, or refused');
 	assert.equal((await world.ask({ key: poor })).status, 200, 'nothing of the absurd is still held');
 });
 

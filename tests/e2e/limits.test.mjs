@@ -124,7 +124,7 @@ test('spend is never over the budget at any moment, even while streams run and b
 test('who has the whole answer finds its reservation gone, at whatever worker', async () => {
 	/* The budget pays all of them, but can hold only one at a time. */
 	const usage = { input_tokens: 10, output_tokens: 10 };
-	const probe = await world.weir.key('hold-probe');
+	const probe = await world.weir.key('hold-probe', '--budget', '1000');
 	const asked = await world.ask({ key: probe, script: { usage } });
 	const { held_nusd: hold, cost_nusd: cost } = await world.weir.record(asked.headers.get('x-weir-request-id'));
 	const rounds = Math.min(150, Math.floor(hold / cost) - 1);
@@ -134,6 +134,8 @@ test('who has the whole answer finds its reservation gone, at whatever worker', 
 		const answer = await world.ask({ key, stream: i % 2 === 1, script: { usage, events: 3 } });
 		assert.equal(answer.status, 200, `request ${i}: ${answer.body}`);
 	}
+	for (const record of await world.weir.records(rounds, `key_id=${key.id}`))
+		assert.ok(!record.flags.includes('waited'), 'nor does it have to wait for that');
 });
 
 test('a request that can never fit is told so, and takes nothing', async () => {
