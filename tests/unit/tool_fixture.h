@@ -16,9 +16,11 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -79,6 +81,7 @@ start(int (*command)(int, char **), int stdout_fd, int not_yours, const char *co
 
 	if (pid != 0)
 		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);	/* a follower of a test that failed would stay for ever */
 	for (; *words; words++)
 		argv[argc++] = strdup(*words);
 	argv[argc++] = "--data-dir";
