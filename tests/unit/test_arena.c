@@ -62,7 +62,7 @@ is_attached_again_with_what_it_holds(void **state)
 	struct refusal no;
 	char why[256];
 
-	assert_int_equal(ledger_admit(&f->arena, 0, &c, 1, f->now, &e, &no), LEDGER_ADMITTED);
+	assert_int_equal(fixture_admit(f, 0, &c, 1, NULL, &e, &no), LEDGER_ADMITTED);
 	arena_close(&f->arena);
 	assert_int_equal(arena_open(&f->arena, f->path, &other, &origin, why, sizeof(why)), 0);
 	assert_int_equal(origin, ARENA_ATTACHED);
@@ -286,7 +286,7 @@ tools_look_and_cannot_write(void **state)
 	struct arena tool;
 	char why[256];
 
-	assert_int_equal(ledger_admit(&f->arena, 1, &c, 1, f->now, &e, &no), LEDGER_ADMITTED);
+	assert_int_equal(fixture_admit(f, 1, &c, 1, NULL, &e, &no), LEDGER_ADMITTED);
 	assert_int_equal(arena_attach(&tool, f->path, false, why, sizeof(why)), 0);
 	assert_false(tool.writable);
 	assert_true(ledger_meter(&tool, c.id, f->now, &view));
@@ -325,7 +325,23 @@ a_lock_that_nobody_holds_is_renewed(void **state)
 	assert_int_equal(arena_open(&f->arena, f->path, &small, &origin, why, sizeof(why)), 0);
 	assert_int_equal(origin, ARENA_ATTACHED);
 	assert_int_equal(word_get(&layout_worker(&f->arena, 1)->page_fresh), 0);
-	assert_int_equal(ledger_admit(&f->arena, 1, &c, 1, f->now, &e, &no), LEDGER_ADMITTED);
+	assert_int_equal(fixture_admit(f, 1, &c, 1, NULL, &e, &no), LEDGER_ADMITTED);
+}
+
+static void
+everybody_sees_a_failing_store(void **state)
+{
+	struct fixture *f = *state;
+	struct arena tool;
+	char why[256];
+
+	assert_int_equal(arena_attach(&tool, f->path, false, why, sizeof(why)), 0);
+	assert_false(arena_store_failing(&tool));
+	arena_store_failing_set(&f->arena, true);
+	assert_true(arena_store_failing(&tool));
+	arena_store_failing_set(&f->arena, false);
+	assert_false(arena_store_failing(&tool));
+	arena_close(&tool);
 }
 
 static void
@@ -368,6 +384,7 @@ main(void)
 		TEST(a_place_that_cannot_be_written_is_named),
 		TEST(tools_look_and_cannot_write),
 		TEST(a_lock_that_nobody_holds_is_renewed),
+		TEST(everybody_sees_a_failing_store),
 		TEST(processes_are_listed),
 	};
 

@@ -1,8 +1,9 @@
 /*
- * The ledger's borders: exactly at the limit and one over it, periods and
- * clocks, several charges on one meter, full tables, the states of a request
- * and what a reclaim makes of each. Random traces are in test_ledger_model.c,
- * deaths in tests/race.
+ * The ledger's borders: exactly at the limit and one over it, several charges
+ * on one meter, the states of a request and what a reclaim makes of each.
+ * Demands and modes are in test_ledger_demand.c, periods and clocks in
+ * test_ledger_periods.c, meters that come and go in test_ledger_meters.c,
+ * random traces in test_ledger_model.c, deaths in tests/race.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,109 +11,14 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <time.h>
-
-#include "shm/ring.h"
-#include "tests/unit/arena_fixture.h"
+#include "tests/unit/ledger_fixture.h"
 
 #define INFLIGHT 8
-#define METERS 64
-#define MINUTE (60 * NS_PER_S)
-#define DAY (86400 * NS_PER_S)
 
 static int
-setup(void **state)
+setup_small(void **state)
 {
-	struct fixture *f = malloc(sizeof(*f));
-
-	fixture_open(f, (struct arena_sizes){ .workers = 2, .inflight = INFLIGHT, .ring_bytes = 65536,
-	    .meters = METERS });
-	*state = f;
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	fixture_close(*state);
-	free(*state);
-	return 0;
-}
-
-static enum ledger_verdict
-admit(struct fixture *f, struct charge *c, uint32_t n, struct inflight **e, struct refusal *why)
-{
-	*why = (struct refusal){ .wait_ns = -99 };
-	return ledger_admit(&f->arena, 0, c, n, f->now, e, why);
-}
-
-/* Admits, or fails the test. */
-static struct inflight *
-admitted(struct fixture *f, struct charge c)
-{
-	struct inflight *e;
-	struct refusal why;
-
-	assert_int_equal(admit(f, &c, 1, &e, &why), LEDGER_ADMITTED);
-	return e;
-}
-
-/* Does not admit, or fails the test. */
-static struct refusal
-refused(struct fixture *f, struct charge c)
-{
-	struct inflight *e = NULL;
-	struct refusal why;
-
-	assert_int_equal(admit(f, &c, 1, &e, &why), LEDGER_REFUSED);
-	assert_null(e);
-	return why;
-}
-
-static void
-settled(struct fixture *f, struct inflight *e, int64_t cost)
-{
-	assert_int_equal(ledger_settle(&f->arena, 0, e, cost, f->now), SETTLED);
-}
-
-static struct meter_view
-view(struct fixture *f, struct meter_id id)
-{
-	struct meter_view v;
-
-	assert_true(ledger_meter(&f->arena, id, f->now, &v));
-	return v;
-}
-
-/* ---- periods ---- */
-
-static void
-periods_follow_the_calendar(void **state)
-{
-	(void)state;
-	for (int64_t day = -1000; day < 60000; day++) {
-		time_t s = day * 86400 + day % 86400 * (day > 0);
-		int64_t wall = (int64_t)s * NS_PER_S;
-		struct tm tm;
-
-		gmtime_r(&s, &tm);
-		int64_t month = (tm.tm_year - 70) * 12 + tm.tm_mon;
-		assert_int_equal(period_index(PERIOD_MONTHLY, wall), month);
-		struct tm next = { .tm_year = tm.tm_year, .tm_mon = tm.tm_mon + 1, .tm_mday = 1 };
-		assert_int_equal(period_end_ns(PERIOD_MONTHLY, wall), timegm(&next) * NS_PER_S);
-		int64_t week = period_index(PERIOD_WEEKLY, wall);
-		int64_t end = period_end_ns(PERIOD_WEEKLY, wall);
-		assert_int_equal(end, (week * 7 + 11) * DAY);
-		assert_true(wall < end && wall >= end - 7 * DAY);
-		s = end / NS_PER_S;
-		gmtime_r(&s, &tm);
-		assert_int_equal(tm.tm_wday, 1);
-		assert_int_equal(period_end_ns(PERIOD_DAILY, wall), (period_index(PERIOD_DAILY, wall) + 1) * DAY);
-	}
-	assert_int_equal(period_index(PERIOD_WEEKLY, 4 * DAY), 0);
-	assert_int_equal(period_index(PERIOD_WEEKLY, 4 * DAY - 1), -1);
-	assert_int_equal(period_index(PERIOD_TOTAL, FIXTURE_WALL_NS), 0);
-	assert_int_equal(period_end_ns(PERIOD_TOTAL, FIXTURE_WALL_NS), 0);
+	return setup_with(state, INFLIGHT);
 }
 
 /* ---- buckets ---- */
@@ -146,13 +52,12 @@ an_amount_above_the_limit_never_fits(void **state)
 	struct fixture *f = *state;
 	struct inflight *e;
 	struct refusal why;
-	struct meter_view v;
 
 	assert_int_equal(refused(f, bucket_charge(1, 100, MINUTE, 101)).wait_ns, -1);
 	assert_int_equal(refused(f, bucket_charge(1, 100, MINUTE, INT64_MAX)).wait_ns, -1);
 	assert_int_equal(refused(f, bucket_charge(1, 0, MINUTE, 0)).wait_ns, -1);
 	assert_int_equal(refused(f, bucket_charge(1, -5, MINUTE, 1)).wait_ns, -1);
-	assert_false(ledger_meter(&f->arena, (struct meter_id){ 1, 1 }, f->now, &v));
+	assert_int_equal(view(f, (struct meter_id){ 1, 1 }).full_in_ns, 0);
 	settled(f, admitted(f, bucket_charge(1, 100, MINUTE, 100)), 0);
 
 	/* Two charges that fit alone and not together. */
@@ -161,7 +66,7 @@ an_amount_above_the_limit_never_fits(void **state)
 	assert_int_equal(why.charge, 1);
 	assert_int_equal(why.wait_ns, -1);
 	assert_int_equal(why.spent, 0);
-	two[1].amount = 40;
+	two[1].fixed = 40;
 	assert_int_equal(admit(f, two, 2, &e, &why), LEDGER_ADMITTED);
 	assert_int_equal(view(f, two[0].id).tokens, 0);
 }
@@ -176,8 +81,8 @@ a_refusal_names_the_longest_wait_of_its_kind(void **state)
 		budget_charge(3, PERIOD_DAILY, 100, 100) };
 
 	assert_int_equal(admit(f, all, 3, &e, &why), LEDGER_ADMITTED);
-	all[0].amount = 1;
-	all[1].amount = 2;
+	all[0].fixed = 1;
+	all[1].fixed = 2;
 	assert_int_equal(admit(f, all, 3, &e, &why), LEDGER_REFUSED);
 	assert_int_equal(why.charge, 0);
 	assert_int_equal(why.spent, 60);
@@ -227,7 +132,7 @@ a_cancel_gives_units_back(void **state)
 	settled(f, first, 0);
 	settled(f, second, 0);
 	refused(f, c);
-	assert_int_equal(ring_fill_permille(&f->arena, 0), 128 * 1000 / 65536 / 2);
+	assert_int_equal(ring_fill_permille(&f->arena, 0), 2 * 96 * 1000 / 65536);
 }
 
 /* ---- budgets ---- */
@@ -244,9 +149,9 @@ a_budget_counts_what_is_held(void **state)
 	assert_int_equal(why.spent, 0);
 	assert_int_equal(why.held, 800);
 	assert_int_equal(why.wait_ns, -1);
-	c.amount = 200;
+	c.fixed = 200;
 	struct inflight *last = admitted(f, c);		/* exactly at the limit */
-	c.amount = 0;
+	c.fixed = 0;
 	refused(f, c);
 	settled(f, a, 100);
 	settled(f, b, 400);
@@ -304,10 +209,10 @@ charges_on_one_budget_add_up_and_book_once(void **state)
 	struct inflight *e;
 	struct refusal why;
 
-	two[1].amount = 41;
+	two[1].fixed = 41;
 	assert_int_equal(admit(f, two, 2, &e, &why), LEDGER_REFUSED);
 	assert_int_equal(why.held, 0);
-	two[1].amount = 40;
+	two[1].fixed = 40;
 	assert_int_equal(admit(f, two, 2, &e, &why), LEDGER_ADMITTED);
 	assert_int_equal(view(f, two[0].id).held, 100);
 	settled(f, e, 70);
@@ -316,72 +221,6 @@ charges_on_one_budget_add_up_and_book_once(void **state)
 	at = ring_begin(&f->arena, 0);
 	assert_true(ring_next(&f->arena, 0, &at, &item));
 	assert_int_equal(item.charges, 1);
-}
-
-static void
-a_period_rolls_over_when_it_is_used(void **state)
-{
-	struct fixture *f = *state;
-	struct charge c = budget_charge(1, PERIOD_DAILY, 1000, 600);
-	struct ring_cursor at = ring_begin(&f->arena, 0);
-	struct ring_item item;
-	int64_t today = period_index(PERIOD_DAILY, f->now.wall_ns);
-	int64_t midnight = period_end_ns(PERIOD_DAILY, f->now.wall_ns);
-
-	settled(f, admitted(f, c), 600);
-	assert_true(ring_next(&f->arena, 0, &at, &item));
-	assert_int_equal(item.charge[0].period_index, today);
-	struct inflight *late = admitted(f, budget_charge(1, PERIOD_DAILY, 1000, 300));
-	assert_int_equal(refused(f, c).wait_ns, midnight - f->now.wall_ns);
-	c.amount = 1001;
-	assert_int_equal(refused(f, c).wait_ns, -1);
-	c.amount = 600;
-
-	f->now.wall_ns = midnight - 1;
-	refused(f, c);
-	f->now.wall_ns = midnight;
-	struct meter_view v = view(f, c.id);		/* nobody has used it yet */
-	assert_int_equal(v.spent, 0);
-	assert_int_equal(v.held, 300);			/* from yesterday, still held */
-	assert_int_equal(v.period_index, today + 1);
-	assert_int_equal(v.reset_wall_ns, midnight + DAY);
-	struct inflight *e = admitted(f, c);
-	settled(f, late, 250);				/* money of today, when it was spent */
-	assert_true(ring_next(&f->arena, 0, &at, &item));
-	assert_int_equal(item.charge[0].period_index, today + 1);
-	settled(f, e, 600);
-	assert_int_equal(view(f, c.id).spent, 850);
-}
-
-static void
-a_clock_that_steps_back_gives_no_money(void **state)
-{
-	struct fixture *f = *state;
-	struct charge c = budget_charge(1, PERIOD_DAILY, 1000, 1000);
-	int64_t today = period_index(PERIOD_DAILY, f->now.wall_ns);
-
-	settled(f, admitted(f, c), 1000);
-	f->now.wall_ns -= 2 * DAY;
-	struct refusal why = refused(f, c);
-	assert_int_equal(why.spent, 1000);
-	assert_int_equal(f->now.wall_ns + why.wait_ns, (today + 1) * DAY);
-	assert_int_equal(view(f, c.id).period_index, today);
-	f->now.wall_ns += 3 * DAY;
-	settled(f, admitted(f, c), 1);
-}
-
-static void
-levels_are_loaded_from_the_store(void **state)
-{
-	struct fixture *f = *state;
-	struct charge c = budget_charge(1, PERIOD_MONTHLY, 1000, 300);
-	int64_t month = period_index(PERIOD_MONTHLY, f->now.wall_ns);
-
-	assert_int_equal(ledger_load(&f->arena, c.id, PERIOD_MONTHLY, month, 800), 0);
-	assert_int_equal(refused(f, c).spent, 800);
-	assert_int_equal(ledger_load(&f->arena, c.id, PERIOD_MONTHLY, month - 1, 900), 0);
-	settled(f, admitted(f, c), 1);		/* that was last month */
-	assert_int_equal(view(f, c.id).spent, 1);
 }
 
 /* ---- room ---- */
@@ -401,39 +240,7 @@ a_full_worker_is_busy_and_changes_nothing(void **state)
 	assert_int_equal(ledger_inflight_count(&f->arena, 0), INFLIGHT);
 	settled(f, e[3], 0);
 	assert_ptr_equal(admitted(f, c), e[3]);		/* last in, first out */
-	assert_int_equal(ledger_admit(&f->arena, 1, &c, 1, f->now, &more, &why), LEDGER_ADMITTED);
-}
-
-static void
-a_full_table_says_so(void **state)
-{
-	struct fixture *f = *state;
-	struct inflight *e;
-	struct refusal why;
-	struct meter_view v;
-	uint32_t used = 0, seen = 0;
-
-	for (uint64_t id = 1;; id++) {
-		struct charge c = bucket_charge(id, 100, MINUTE, 1);
-		enum ledger_verdict verdict = admit(f, &c, 1, &e, &why);
-
-		if (verdict == LEDGER_FULL)
-			break;
-		assert_int_equal(verdict, LEDGER_ADMITTED);
-		settled(f, e, 0);
-		used++;
-	}
-	assert_int_equal(used, METERS);
-	assert_int_equal(ledger_meters_used(&f->arena), used);
-	assert_int_equal(ledger_load(&f->arena, (struct meter_id){ 9, 9 }, PERIOD_DAILY, 1, 1), -1);
-	/* One new meter too many: the known one before it is not charged. */
-	struct charge two[2] = { bucket_charge(1, 100, MINUTE, 50), bucket_charge(999, 100, MINUTE, 1) };
-	assert_int_equal(admit(f, two, 2, &e, &why), LEDGER_FULL);
-	assert_int_equal(view(f, two[0].id).tokens, 99);
-	assert_int_equal(ledger_inflight_count(&f->arena, 0), 0);
-	for (uint32_t row = 0; row < ledger_meter_rows(&f->arena); row++)
-		seen += ledger_meter_at(&f->arena, row, f->now, &v);
-	assert_int_equal(seen, used);
+	assert_int_equal(ledger_admit(&f->arena, 1, &c, 1, NULL, f->now, &more, &why), LEDGER_ADMITTED);
 }
 
 static void
@@ -560,8 +367,8 @@ reclaim_ends_each_state_as_it_should(void **state)
 	assert_int_equal(view(f, two[1].id).held, 0);
 	assert_int_equal(ledger_inflight_count(&f->arena, 0), 0);
 
-	static const struct { const char *text; uint32_t charges; } expected[] = {
-		{ "1111111111c", 0 }, { "2222222222c", 1 }, { "3333333333m", 1 },
+	static const struct { const char *text; int64_t cost; } expected[] = {
+		{ "1111111111c", 0 }, { "2222222222c", 0 }, { "3333333333m", 7 },
 	};
 	struct ring_cursor at = ring_begin(&f->arena, 0);
 	struct ring_item item;
@@ -569,7 +376,9 @@ reclaim_ends_each_state_as_it_should(void **state)
 		assert_true(ring_next(&f->arena, 0, &at, &item));
 		assert_int_equal(item.record_bytes, 11);
 		assert_memory_equal(item.record, expected[i].text, 11);
-		assert_int_equal(item.charges, expected[i].charges);
+		assert_int_equal(item.charges, 2);
+		assert_int_equal(item.charge[1].held, 100);
+		assert_int_equal(item.charge[1].amount, expected[i].cost);
 	}
 	assert_false(ring_next(&f->arena, 0, &at, &item));
 }
@@ -604,7 +413,7 @@ reclaim_goes_on_when_there_is_room(void **state)
 	inflight_sent(sent);
 	inflight_sent(done);
 	fill_ring(f);
-	assert_int_equal(ledger_settle(&f->arena, 0, done, 42, f->now), SETTLE_RING_FULL);
+	assert_int_equal(ledger_settle(&f->arena, 0, done, &(struct settled){ 42, 17 }, f->now), SETTLE_RING_FULL);
 	assert_int_equal(ledger_cancel(&f->arena, 0, gone, true, f->now), SETTLE_RING_FULL);
 	assert_int_equal(ledger_reclaim(&f->arena, 0, finish, &o, f->now), 3);
 	assert_int_equal(view(f, c.id).held, 300);
@@ -618,20 +427,20 @@ reclaim_goes_on_when_there_is_room(void **state)
 	assert_int_equal(o.calls, 1);			/* the other two were complete */
 	assert_int_equal(view(f, c.id).held, 0);
 	assert_int_equal(view(f, c.id).spent, 42);	/* done: as decided; gone: cancelled; sent: 0 metered */
-	uint32_t charges = 0, items = 0;
-	for (; ring_next(&f->arena, 0, &at, &item); items++)
-		charges += item.charges;
+	uint32_t items = 0;
+	int64_t booked = 0;
+	for (; ring_next(&f->arena, 0, &at, &item); items++) {
+		assert_int_equal(item.charges, 1);
+		booked += item.charge[0].amount;
+	}
 	assert_int_equal(items, 3);
-	assert_int_equal(charges, 2);
+	assert_int_equal(booked, 42);
 }
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(periods_follow_the_calendar),
 		TEST(a_bucket_holds_its_limit_and_refills),
 		TEST(an_amount_above_the_limit_never_fits),
 		TEST(a_refusal_names_the_longest_wait_of_its_kind),
@@ -642,11 +451,7 @@ main(void)
 		TEST(an_amount_of_nothing_needs_something_left),
 		TEST(a_cost_may_exceed_its_hold_and_is_never_lost),
 		TEST(charges_on_one_budget_add_up_and_book_once),
-		TEST(a_period_rolls_over_when_it_is_used),
-		TEST(a_clock_that_steps_back_gives_no_money),
-		TEST(levels_are_loaded_from_the_store),
-		TEST(a_full_worker_is_busy_and_changes_nothing),
-		TEST(a_full_table_says_so),
+		cmocka_unit_test_setup_teardown(a_full_worker_is_busy_and_changes_nothing, setup_small, teardown),
 		TEST(hints_are_only_hints),
 		TEST(no_limits_at_all),
 		TEST(a_page_keeps_whole_versions),

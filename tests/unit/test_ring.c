@@ -36,16 +36,17 @@ teardown(void **state)
 static enum settle_verdict
 finish_one(struct fixture *f, uint32_t worker, uint32_t n, char fill, uint32_t budgets)
 {
+	const struct settled used = { .cost_nusd = 3 };
 	struct charge c[CHARGES_MAX];
 	struct inflight *e;
 	struct refusal no;
 
 	for (uint32_t i = 0; i < budgets; i++)
 		c[i] = budget_charge(i + 1, PERIOD_TOTAL, INT64_MAX, 5);
-	assert_int_equal(ledger_admit(&f->arena, worker, c, budgets, f->now, &e, &no), LEDGER_ADMITTED);
+	assert_int_equal(fixture_admit(f, worker, c, budgets, NULL, &e, &no), LEDGER_ADMITTED);
 	memset(inflight_record(e), fill, n);
 	inflight_record_set(e, n);
-	return ledger_settle(&f->arena, worker, e, 3, f->now);
+	return ledger_settle(&f->arena, worker, e, &used, f->now);
 }
 
 static uint64_t
@@ -78,8 +79,9 @@ items_come_in_order_with_their_charges(void **state)
 		assert_int_equal(item.charges, i % 3);
 		for (uint32_t j = 0; j < item.charges; j++) {
 			assert_int_equal(item.charge[j].id.lo, j + 1);
-			assert_int_equal(item.charge[j].amount_nusd, 3);
-			assert_int_equal(item.charge[j].reserved, 0);
+			assert_int_equal(item.charge[j].amount, 3);
+			assert_int_equal(item.charge[j].held, 5);
+			assert_true(j == 0 || item.charge[j].step == item.charge[0].step);
 		}
 		for (uint32_t j = 0; j < item.record_bytes; j++)
 			assert_int_equal(item.record[j], 'a' + (int)i);
@@ -140,6 +142,7 @@ full_means_wait_and_lose_nothing(void **state)
 {
 	struct fixture *f = *state;
 	struct charge c = budget_charge(1, PERIOD_TOTAL, INT64_MAX, 5);
+	const struct settled used = { .cost_nusd = 4 };
 	struct meter_view before, after;
 	struct inflight *e;
 	struct refusal no;
@@ -150,19 +153,19 @@ full_means_wait_and_lose_nothing(void **state)
 		assert_int_equal(finish_one(f, 0, 500, 'x', 1), SETTLED);
 		n++;
 	}
-	assert_int_equal(ledger_admit(&f->arena, 0, &c, 1, f->now, &e, &no), LEDGER_ADMITTED);
+	assert_int_equal(fixture_admit(f, 0, &c, 1, NULL, &e, &no), LEDGER_ADMITTED);
 	memset(inflight_record(e), 'z', RECORD_BYTES_MAX);
 	inflight_record_set(e, RECORD_BYTES_MAX);
 	inflight_sent(e);
 	assert_true(ledger_meter(&f->arena, c.id, f->now, &before));
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(ledger_settle(&f->arena, 0, e, 4, f->now), SETTLE_RING_FULL);
+		assert_int_equal(ledger_settle(&f->arena, 0, e, &used, f->now), SETTLE_RING_FULL);
 	assert_true(ledger_meter(&f->arena, c.id, f->now, &after));
 	assert_memory_equal(&before, &after, sizeof(before));
 	assert_int_equal(ledger_inflight_count(&f->arena, 0), 1);
 
 	assert_int_equal(drain(f, 0), n);
-	assert_int_equal(ledger_settle(&f->arena, 0, e, 4, f->now), SETTLED);
+	assert_int_equal(ledger_settle(&f->arena, 0, e, &used, f->now), SETTLED);
 	assert_true(ledger_meter(&f->arena, c.id, f->now, &after));
 	assert_int_equal(after.spent, before.spent + 4);
 	assert_int_equal(after.held, 0);
