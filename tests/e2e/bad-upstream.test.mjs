@@ -11,7 +11,7 @@ import { World, messageRequest, refused, until } from './harness.mjs';
 let world, key;
 
 before(async () => {
-	world = await World.open({ settings: { limits: { stream_idle_ms: 4000, first_byte_ms: 4000 } } });
+	world = await World.open({ settings: { limits: { stream_idle_ms: 15000, first_byte_ms: 15000 } } });
 	key = await world.weir.key('lies');
 });
 after(() => world.close());

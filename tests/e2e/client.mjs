@@ -19,6 +19,19 @@ export async function until(probe, what, ms = DEADLINE_MS, everyMs = 10) {
 	}
 }
 
+/**
+ * A bound of time that a busy machine may miss: until one of several tries keeps
+ * it. What waits for the wrong thing is late every time.
+ */
+export async function timely(attempt, what, tries = 8) {
+	for (let i = 0; i < tries; i++) {
+		const value = await attempt();
+		if (value !== undefined && value !== false)
+			return value;
+	}
+	throw new Error(`late in each of ${tries} tries: ${what}`);
+}
+
 export class Headers {
 	constructor(lines) {
 		this.lines = lines;

@@ -17,7 +17,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { makeAuthority, makeCertificate } from './certificates.mjs';
-import { Client, requestBytes, until } from './client.mjs';
+import { Client, requestBytes, timely, until } from './client.mjs';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 export const WEIR_BIN = path.resolve(process.env.WEIR_BIN ?? path.join(ROOT, 'build/gateway/weir'));
@@ -46,7 +46,7 @@ for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'])
 setInterval(() => { if (process.ppid !== runner) process.exit(1); }, 500).unref();
 
 /** A child that leads a process group and does not outlive this process. */
-function start(program, args, options) {
+export function start(program, args, options) {
 	const child = spawn(program, args, { ...options, detached: true });
 	if (child.pid !== undefined)
 		started.add(child);
@@ -69,7 +69,7 @@ export class Provider {
 	static async start({ tls = null, port = 0, apiKey = API_KEY, prefix = '' } = {}) {
 		const provider = new Provider();
 		provider.tls = tls;
-		provider.child = start(process.execPath, [path.join(ROOT, 'tests/fake/provider.mjs'), '--port', String(port), '--api-key', apiKey, '--prefix', prefix,
+		provider.child = start(process.execPath, [path.join(ROOT, 'tests/fake/provider.mjs'), '--port', String(port), '--api-key', apiKey, '--prefix', prefix, '--with-parent',
 			...(tls ? ['--tls', '--cert', tls.cert, '--key', tls.key] : [])], { stdio: ['ignore', 'pipe', 'inherit'] });
 		provider.port = await new Promise((resolve, reject) => {
 			provider.child.once('exit', (code) => reject(new Error(`the provider ended with ${code}`)));
@@ -129,13 +129,13 @@ export class Weir {
 
 	async start({ env = this.env ?? {}, args = [] } = {}) {
 		this.env = env;
-		this.child = start(WEIR_BIN, ['serve', '--config', this.configPath, ...args],
-			{ stdio: ['ignore', 'inherit', 'pipe'], env: { ...process.env, ...env } });
-		this.exited = new Promise((resolve) => this.child.once('exit', (code, signal) => resolve(code ?? signal)));
+		this.process = start(WEIR_BIN, ['serve', '--config', this.configPath, ...args],
+			{ stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...env } });
+		this.exited = new Promise((resolve) => this.process.once('exit', (code, signal) => resolve(code ?? signal)));
 		this.exit = undefined;
 		this.exited.then((status) => { this.exit = status; });
-		this.child.on('error', (error) => { this.exit = error.message; });
-		this.child.stderr.setEncoding('utf8').on('data', (text) => { this.stderr += text; });
+		this.process.on('error', (error) => { this.exit = error.message; });
+		this.process.stderr.setEncoding('utf8').on('data', (text) => { this.stderr += text; });
 		await until(() => this.#ready(), `weir is ready; it said:\n${this.stderr}`, READY_MS);
 		return this;
 	}
@@ -144,7 +144,7 @@ export class Weir {
 		if (this.exit !== undefined)
 			throw new Error(`weir ended with ${this.exit}:\n${this.stderr}`);
 		const info = this.info();
-		if (info?.pid !== this.child.pid)
+		if (info?.pid !== this.process.pid)
 			return false;
 		this.listeners = info.listeners.map((l) => ({ tls: l.tls, host: l.address.replace(/:\d+$/, ''), port: Number(l.address.match(/(\d+)$/)[1]) }));
 		this.adminPort = Number(info.admin.match(/(\d+)$/)[1]);
@@ -171,7 +171,7 @@ export class Weir {
 
 	get port() { return this.listeners.find((l) => !l.tls && !l.host.startsWith('['))?.port; }
 	get tlsPort() { return this.listeners.find((l) => l.tls)?.port; }
-	get pid() { return this.child.pid; }
+	get pid() { return this.process.pid; }
 
 	/** Pids of this weir besides the master's. */
 	children() {
@@ -191,6 +191,11 @@ export class Weir {
 		} catch {
 			return null;	/* it has just died */
 		}
+	}
+
+	/** The pid of a child of that kind; one that has just begun is waited for. */
+	child(kind) {
+		return until(() => this.children().find((pid) => this.role(pid) === kind), `a process is the ${kind}`);
 	}
 
 	command(...args) {
@@ -261,10 +266,10 @@ export class Weir {
 
 	/** Every process of it, at once. */
 	kill() {
-		if (!this.child?.pid)
+		if (!this.process?.pid)
 			return;
 		try {
-			process.kill(-this.child.pid, 'SIGKILL');
+			process.kill(-this.process.pid, 'SIGKILL');
 		} catch (e) {
 			if (e.code !== 'ESRCH')
 				throw e;
@@ -353,7 +358,7 @@ export class World {
 	async close({ failed = false, violations = [], status = 0 } = {}) {
 		const problems = [];
 		try {
-			if (!failed && this.weir?.child && this.weir.exit === undefined) {
+			if (!failed && this.weir?.process && this.weir.exit === undefined) {
 				const exit = await this.weir.stop().catch((e) => e.message);
 				if (exit !== status)
 					problems.push(`weir ended with ${exit}`);
@@ -424,4 +429,4 @@ export async function parallel(count, width, job) {
 	return results;
 }
 
-export { Client, requestBytes, until };
+export { Client, requestBytes, timely, until };

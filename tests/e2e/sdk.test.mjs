@@ -58,7 +58,7 @@ for (const sdk of SDKS)
 				assert.ok(listed.ids.length > 5 && listed.one.id === listed.ids[0]);
 				const request = (await world.provider.requests(4)).find((r) => r.target === '/v1/messages');
 				assert.deepEqual(request.headers.filter(([n]) => n.toLowerCase() === 'anthropic-version').map(([, v]) => v), [sdk.api]);
-				const [record] = (await world.weir.logs(`key_id=${key.id}`)).slice(-1);
+				const [record] = await world.weir.records(1, `provider_request_id=${created.requestId}`);
 				assert.equal(record.client, 'anthropic-sdk-js');
 				assert.equal(record.client_version, sdk.version);
 			});
