@@ -34,7 +34,7 @@ async function load(world, key, number, going, seen) {
 	for (let i = 0; going(); i++) {
 		const stream = (number + i) % 4 !== 0;
 		try {
-			client ??= await world.open({ deadlineMs: 30000 });
+			client ??= await world.open();
 			await client.send(messageRequest({ key, body: messageBody({ stream, script: scripts[(number * 7 + i) % scripts.length] }) }));
 			const answer = await client.response({ mayBreak: true });
 			if (!answer || answer.cut) {
@@ -95,11 +95,11 @@ test(`processes die for ${SECONDS} s under load, and nothing is lost or counted 
 		assert.ok(killed.worker >= SECONDS && killed.keeper >= SECONDS / 2 && killed.admin >= SECONDS / 2, JSON.stringify(killed));
 		assert.ok(seen.finished.length > SECONDS * 20, `${seen.finished.length} requests`);
 
-		await until(async () => (await world.provider.stats()).in_flight === 0, 'the provider is idle', 30000);
+		await until(async () => (await world.provider.stats()).in_flight === 0, 'the provider is idle');
 		const metrics = await until(async () => {
 			const now = await world.weir.metrics().catch(() => null);
 			return now && now.sum('weir_requests_in_flight') === 0 && now.sum('weir_budget_held_dollars') === 0 && now;
-		}, 'nothing is in flight, nothing is held', 30000, 100);
+		}, 'nothing is in flight, nothing is held', undefined, 100);
 		assert.ok(metrics.sum('weir_process_restarts_total') >= killed.worker, 'restarts are counted');
 		await check(world, key, seen);
 	} finally {
@@ -147,7 +147,7 @@ async function check(world, key, seen) {
 		const found = await world.weir.logs(`key_id=${key.id}`);
 		const stored = new Set(found.map((r) => r.request_id));
 		return [...ids].every((id) => stored.has(id)) && found;
-	}, 'every finished request has a record', 20000, 200);
+	}, 'every finished request has a record', undefined, 200);
 	const count = new Map();
 	for (const record of records)
 		count.set(record.request_id, (count.get(record.request_id) ?? 0) + 1);

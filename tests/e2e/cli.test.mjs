@@ -16,7 +16,7 @@ before(async () => {
 });
 after(() => world.close());
 
-const cli = (...args) => run(WEIR_BIN, args, { timeout: 15000 });
+const cli = (...args) => run(WEIR_BIN, args);
 
 /** Exit status 2, and exactly one line on stderr that says `words`. */
 function mistaken(done, words) {
@@ -177,7 +177,7 @@ test('secrets come from the environment and from files', async () => {
 async function startFails(settings, words) {
 	const file = path.join(world.dir, 'failing.json');
 	writeFileSync(file, JSON.stringify(settings));
-	const done = await run(WEIR_BIN, ['serve', '--config', file], { timeout: 15000 });
+	const done = await run(WEIR_BIN, ['serve', '--config', file]);
 	assert.equal(done.code, 2, `${done.code}: ${done.stderr}`);
 	const lines = done.stderr.split('\n').filter((l) => l.startsWith('weir: '));
 	assert.equal(lines.length, 1, done.stderr);

@@ -4,7 +4,7 @@
 import net from 'node:net';
 import tls from 'node:tls';
 
-const DEADLINE_MS = 20000;
+const DEADLINE_MS = 60000;
 
 /** Waits until `probe()` gives something other than undefined or false. */
 export async function until(probe, what, ms = DEADLINE_MS, everyMs = 10) {

@@ -22,8 +22,8 @@ import { Client, requestBytes, timely, until } from './client.mjs';
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 export const WEIR_BIN = path.resolve(process.env.WEIR_BIN ?? path.join(ROOT, 'build/gateway/weir'));
 export const API_KEY = 'sk-ant-simulated-account';
-const READY_MS = 20000;
-const STOP_MS = 30000;
+const READY_MS = 60000;
+const STOP_MS = 60000;
 const BROKEN = /AddressSanitizer|LeakSanitizer|runtime error:|ThreadSanitizer|CHECK failed|Assertion/;
 
 /* What this process has started dies with it, however it ends: weir leads a
@@ -55,7 +55,7 @@ export function start(program, args, options) {
 }
 
 /** Runs a program to its end: {code, stdout, stderr}. Never throws for a status. */
-export function run(program, args, { input, env, timeout = 30000 } = {}) {
+export function run(program, args, { input, env, timeout = 60000 } = {}) {
 	return new Promise((resolve) => {
 		const child = execFile(program, args, { timeout, maxBuffer: 256 << 20, env: { ...process.env, ...env } },
 			(error, stdout, stderr) => resolve({ code: error ? error.code ?? `signal ${error.signal}` : 0, stdout, stderr }));
@@ -222,7 +222,7 @@ export class Weir {
 			const found = await this.logs(...where);
 			assert.ok(found.length <= count, `${found.length} records instead of ${count}`);
 			return found.length === count && found;
-		}, `${count} records ${where.join(' ')}`, 20000, 50);
+		}, `${count} records ${where.join(' ')}`, undefined, 50);
 	}
 
 	/** The one record of the request with that id. */
@@ -241,7 +241,7 @@ export class Weir {
 
 	/** Waits until that is so: records reach the store a moment before levels do. */
 	spends(key, nusd) {
-		return until(async () => (await this.spent(key)) === nusd, `${key.slug} has spent ${nusd}`, 5000, 50);
+		return until(async () => (await this.spent(key)) === nusd, `${key.slug} has spent ${nusd}`, undefined, 50);
 	}
 
 	async metrics() {

@@ -39,9 +39,9 @@ async function reload(change) {
 
 test('500 open streams live through a reload, and new requests see the new settings', async () => {
 	const script = { events: 10, hold: { after_events: 5, gate: 'reload' } };
-	const clients = await Promise.all(Array.from({ length: STREAMS }, (_, i) => world.open({ deadlineMs: 60000, tls: i % 10 === 0 })));
+	const clients = await Promise.all(Array.from({ length: STREAMS }, (_, i) => world.open({ tls: i % 10 === 0 })));
 	const streams = clients.map((c) => c.exchange(messageRequest({ key, stream: true, script })));
-	await world.provider.held(STREAMS, 60000);
+	await world.provider.held(STREAMS);
 	const workers = world.weir.children();
 
 	await reload({ metadata: { required: ['team'] } });
@@ -121,7 +121,7 @@ test('C56 a changed certificate is served to new connections, old ones go on', a
 	});
 	const other = makeAuthority(world.dir, 'other-ca');
 	assert.equal(await subject(), 'server');
-	const old = await world.open({ tls: true, deadlineMs: 30000 });
+	const old = await world.open({ tls: true });
 	const running = old.exchange(messageRequest({ key, stream: true, script: { events: 8, hold: { after_events: 4, gate: 'certificate' } } }));
 	await world.provider.held(1);
 

@@ -73,7 +73,7 @@ test('override_params set what is there and add what is not; the rest keeps its 
 });
 
 test('request_timeout ends the wait with 408', async () => {
-	const { answer } = await route([['x-portkey-config', 'pc-hasty']], { script: { delay_head_ms: 60000 } });
+	const { answer } = await route([['x-portkey-config', 'pc-hasty']], { script: { delay_head_ms: 300000 } });
 	assert.equal(answer.status, 408);
 	await timely(async () => (await route([['x-portkey-config', 'pc-hasty']])).answer.status === 200, 'an answer within the timeout');
 });

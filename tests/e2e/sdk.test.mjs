@@ -26,7 +26,7 @@ const params = (script, rest = {}) => ({ model: 'claude-sonnet-5-5', max_tokens:
 
 async function drive(sdk, jobs, { tls = false, apiKey = key.secret } = {}) {
 	const job = { sdk: sdk.name, apiKey, jobs, baseURL: tls ? `https://localhost:${world.weir.tlsPort}` : `http://127.0.0.1:${world.weir.port}` };
-	const done = await run(process.execPath, [PROGRAM], { input: JSON.stringify(job), timeout: 60000,
+	const done = await run(process.execPath, [PROGRAM], { input: JSON.stringify(job), timeout: 180000,
 		env: { NODE_EXTRA_CA_CERTS: world.authority.cert, ANTHROPIC_API_KEY: undefined, ANTHROPIC_AUTH_TOKEN: undefined, ANTHROPIC_BASE_URL: undefined } });
 	assert.equal(done.code, 0, done.stderr);
 	return JSON.parse(done.stdout);
