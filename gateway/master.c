@@ -147,11 +147,15 @@ static _Noreturn void
 child_main(struct master *m, uint32_t row, int fd)
 {
 	char name[32];
-	sigset_t none;
+	sigset_t blocked;
 	int status;
 
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* A stop may come before the keeper has its signalfd: it waits for that,
+	 * because a keeper that dies of it stores nothing more. */
+	sigemptyset(&blocked);
+	if (row == PROC_KEEPER)
+		sigaddset(&blocked, SIGTERM);
+	sigprocmask(SIG_SETMASK, &blocked, NULL);
 	signal(SIGINT, SIG_IGN);	/* Ctrl-C reaches the whole group; the master decides */
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);

@@ -281,16 +281,10 @@ build_response_head(struct request *r, const struct http1_head *head, int64_t le
 		if (!response_header_passes(head, h->name))
 			continue;
 		named = named || slice_eq(h->name, SLICE("request-id"));
-		text_add(&t, h->name);
-		text_add(&t, SLICE(": "));
-		text_add(&t, h->value);
-		text_add(&t, SLICE("\r\n"));
+		text_header(&t, h->name, h->value);
 	}
-	if (!named) {
-		text_add(&t, SLICE("request-id: "));
-		text_str(&t, r->id);
-		text_add(&t, SLICE("\r\n"));
-	}
+	if (!named)
+		text_header(&t, SLICE("request-id"), r->rec.request_id);
 	if (length >= 0) {
 		text_add(&t, SLICE("content-length: "));
 		text_int(&t, length);

@@ -12,22 +12,16 @@
 #define DEFER_BODY_BYTES_MAX 262144	/* a refused request's body that is still read to keep the connection */
 #define MESSAGE_BYTES_MAX 1024
 
-bool
-text_begin(struct text *t, struct scratch *mem, size_t room)
-{
-	*t = (struct text){ .p = scratch_alloc(mem, room), .room = room };
-	return t->p != NULL;
-}
-
 void
 text_int(struct text *t, int64_t value)
 {
 	char digits[20], *p = digits + sizeof(digits);
+	uint64_t rest = (uint64_t)value;
 
 	CHECK(value >= 0);
 	do
-		*--p = (char)('0' + value % 10);
-	while ((value /= 10) > 0);
+		*--p = (char)('0' + rest % 10);
+	while ((rest /= 10) > 0);
 	text_add(t, (struct slice){ p, (size_t)(digits + sizeof(digits) - p) });
 }
 
@@ -44,19 +38,11 @@ reply_status_line(struct text *t, int status)
 void
 reply_own_headers(struct text *t, const struct request *r)
 {
-	text_add(t, SLICE("x-weir-request-id: "));
-	text_str(t, r->id);
-	text_add(t, SLICE("\r\n"));
-	if (r->rec.trace_id.n) {
-		text_add(t, SLICE("x-portkey-trace-id: "));
-		text_add(t, r->rec.trace_id);
-		text_add(t, SLICE("\r\n"));
-	}
-	if (r->provider) {
-		text_add(t, SLICE("x-portkey-provider: "));
-		text_str(t, r->provider->type);
-		text_add(t, SLICE("\r\n"));
-	}
+	text_header(t, SLICE("x-weir-request-id"), r->rec.request_id);
+	if (r->rec.trace_id.n)
+		text_header(t, SLICE("x-portkey-trace-id"), r->rec.trace_id);
+	if (r->provider)
+		text_header(t, SLICE("x-portkey-provider"), slice_of(r->provider->type));
 	text_add(t, r->limit_lines);
 	if (!r->keep_alive)
 		text_add(t, SLICE("connection: close\r\n"));

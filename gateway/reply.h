@@ -20,7 +20,13 @@ struct text {
 	bool overflow;
 };
 
-bool text_begin(struct text *t, struct scratch *mem, size_t room) MUST_CHECK;
+MUST_CHECK static inline bool
+text_begin(struct text *t, struct scratch *mem, size_t room)
+{
+	*t = (struct text){ .p = scratch_alloc(mem, room), .room = room };
+	return t->p != NULL;
+}
+
 static inline void
 text_add(struct text *t, struct slice s)
 {
@@ -36,6 +42,25 @@ static inline void
 text_str(struct text *t, const char *cstr)
 {
 	text_add(t, slice_of(cstr));
+}
+
+static inline void
+text_header(struct text *t, struct slice name, struct slice value)
+{
+	/* "name: value", a whole line with one look at the room. */
+	char *p = t->p + t->n;
+
+	if (name.n + value.n + 4 > t->room - t->n) {
+		t->overflow = true;
+		return;
+	}
+	memcpy(p, name.p, name.n);
+	p += name.n;
+	memcpy(p, ": ", 2);
+	p += 2;
+	memcpy(p, value.p, value.n);
+	memcpy(p + value.n, "\r\n", 2);
+	t->n += name.n + value.n + 4;
 }
 
 void text_int(struct text *t, int64_t value);

@@ -16,6 +16,8 @@
 #define KEPT_REQUESTS_MAX 1024		/* structs kept for reuse: about 2 MiB */
 #define SCRATCH_MAX (1u << 20)	/* heads, decisions, records */
 
+__extension__ typedef unsigned __int128 wide;	/* ISO C has no name for it */
+
 static struct {
 	struct request *free;
 	unsigned count;
@@ -35,8 +37,14 @@ make_id(struct request *r)
 		z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
 		z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
 		z ^= z >> 31;
-		for (int i = 0; i < 11; i++, z /= 62)
-			*out++ = digits[z % 62];
+		/* The first digits of the fraction z / 2^64: eleven tell every z
+		 * from its neighbours, and each takes one multiplication. */
+		for (int i = 0; i < 11; i++) {
+			wide product = (wide)z * 62;
+
+			*out++ = digits[(uint64_t)(product >> 64)];
+			z = (uint64_t)product;
+		}
 	}
 	*out = '\0';
 }

@@ -33,15 +33,6 @@ header_passes(struct slice name)
 }
 
 static void
-add_header(struct text *t, struct slice name, struct slice value)
-{
-	text_add(t, name);
-	text_add(t, SLICE(": "));
-	text_add(t, value);
-	text_add(t, SLICE("\r\n"));
-}
-
-static void
 add_client_headers(struct text *t, const struct request *r)
 {
 	bool version = false, type = false, has_1m = false;
@@ -55,14 +46,14 @@ add_client_headers(struct text *t, const struct request *r)
 		type = type || slice_eq(h->name, SLICE("content-type"));
 		if (slice_eq(h->name, SLICE("anthropic-beta")))
 			has_1m = has_1m || slice_contains(h->value, SLICE("context-1m-"));
-		add_header(t, h->name, h->value);
+		text_header(t, h->name, h->value);
 	}
 	if (!version)
-		add_header(t, SLICE("anthropic-version"), SLICE("2023-06-01"));
+		text_header(t, SLICE("anthropic-version"), SLICE("2023-06-01"));
 	if (!type)
-		add_header(t, SLICE("content-type"), SLICE("application/json"));
+		text_header(t, SLICE("content-type"), SLICE("application/json"));
 	if (r->beta_1m && !has_1m)
-		add_header(t, SLICE("anthropic-beta"), SLICE("context-1m-2025-08-07"));
+		text_header(t, SLICE("anthropic-beta"), SLICE("context-1m-2025-08-07"));
 }
 
 static size_t
@@ -96,7 +87,7 @@ serve_head(struct request *r, enum route route, size_t body_bytes, struct text *
 	}
 	text_add(t, SLICE("\r\n"));
 	if (p->api_key)
-		add_header(t, SLICE("x-api-key"), slice_of(p->api_key));
+		text_header(t, SLICE("x-api-key"), slice_of(p->api_key));
 	/* A compressed answer could not be metered, and event streams must not be. */
 	text_add(t, SLICE("accept-encoding: identity\r\ncontent-length: "));
 	text_int(t, (int64_t)body_bytes);

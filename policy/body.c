@@ -78,21 +78,21 @@ plain_text(struct slice raw, bool escaped, char tmp[PLAIN_BYTES])
 LEX_INLINE bool
 same_bytes(const char *a, const char *b, size_t n)
 {
-	uint64_t x, y, v, w;
+#define SAME_AS(type) do { \
+	type x, y, v, w; \
+	memcpy(&x, a, sizeof(x)); \
+	memcpy(&y, b, sizeof(y)); \
+	memcpy(&v, a + n - sizeof(v), sizeof(v)); \
+	memcpy(&w, b + n - sizeof(w), sizeof(w)); \
+	return ((x ^ y) | (v ^ w)) == 0; \
+} while (0)
 
-	if (n >= 8) {
-		memcpy(&x, a, 8);
-		memcpy(&y, b, 8);
-		memcpy(&v, a + n - 8, 8);
-		memcpy(&w, b + n - 8, 8);
-		return ((x ^ y) | (v ^ w)) == 0;
-	}
-	x = y = v = w = 0;
-	memcpy(&x, a, n < 4 ? 2 : 4);
-	memcpy(&y, b, n < 4 ? 2 : 4);
-	memcpy(&v, n < 4 ? a + n - 2 : a + n - 4, n < 4 ? 2 : 4);
-	memcpy(&w, n < 4 ? b + n - 2 : b + n - 4, n < 4 ? 2 : 4);
-	return ((x ^ y) | (v ^ w)) == 0;
+	if (n >= 8)
+		SAME_AS(uint64_t);
+	if (n >= 4)
+		SAME_AS(uint32_t);
+	SAME_AS(uint16_t);
+#undef SAME_AS
 }
 
 #define IS(text, literal) same_bytes((text).p, literal, sizeof(literal) - 1)

@@ -52,8 +52,11 @@ bool body_scan(struct slice body, struct body_scan *out, struct json_error *why)
 static inline uint64_t
 body_name_bit(struct slice name)
 {
-	/* Most names that are looked up are absent; two names rarely share a bit. */
-	return UINT64_C(1) << ((11 * name.n + (name.n ? (unsigned char)name.p[0] : 0)) & 63);
+	/* Most names that are looked up are absent; no two of the API's share a bit. */
+	if (name.n == 0)
+		return 1;
+	unsigned middle = (unsigned char)name.p[name.n / 2], last = (unsigned char)name.p[name.n - 1];
+	return UINT64_C(1) << ((9 * name.n + 10 * middle + last) & 63);
 }
 const struct body_member *body_find_name(const struct body_scan *s, struct slice name);
 static inline const struct body_member *

@@ -10,34 +10,104 @@
 
 #include "policy/json_lex.h"
 
+__attribute__((noinline)) const char *
+lex_string_portable(const char *p, const char *end, struct lex *f)
+{
+	for (;;) {
+		p = lex_plain(p, end);
+		if (p == end)
+			return lex_fail(f, p, "unterminated string");
+		if (*p == '"')
+			return p + 1;
+		if (*p != '\\')
+			return lex_fail(f, p, "control character in a string");
+		f->escaped = true;
+		p = lex_escape(p, end, f);
+		if (!p)
+			return NULL;
+	}
+}
+
+#ifdef __SSE2__
+/* The bytes from p to p + n, of which `special` tells: the byte behind the
+ * string if it ends there, else NULL and in *next where it goes on, which is
+ * NULL with a fault. The byte at p + n is looked at too. */
+LEX_INLINE const char *
+string_block(const char *p, int n, uint64_t special, const char *end, const char **next, struct lex *f)
+{
+	const char *at = p;
+
+	while (special) {
+		int plain = __builtin_ctzll(special);
+
+		at += plain;
+		if (*at != '\\') {
+			if (*at == '"')
+				return at + 1;
+			*next = lex_fail(f, at, "control character in a string");
+			return NULL;
+		}
+		f->escaped = true;
+		special >>= plain;	/* at `at`; what is escaped is no end */
+		if (lex_short_escape[(unsigned char)at[1]]) {
+			special >>= 2;
+			at += 2;
+			continue;
+		}
+		at = lex_escape(at, end, f);
+		if (!at) {
+			*next = NULL;
+			return NULL;
+		}
+		special >>= 6;
+	}
+	*next = at > p + n ? at : p + n;
+	return NULL;
+}
+#endif
+
+/* lex_space() where there is some. */
+const char *
+lex_space_any(const char *p, const char *end)
+{
+#ifdef __SSE2__
+	while (end - p >= 16) {
+		__m128i v = lex_load(p);
+		__m128i space = _mm_or_si128(
+		    _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(' ')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\n'))),
+		    _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\t')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\r'))));
+		unsigned other = ~(unsigned)_mm_movemask_epi8(space) & 0xffff;
+
+		if (other)
+			return p + __builtin_ctz(other);
+		p += 16;
+	}
+#endif
+	while (p < end && lex_is_space(*p))
+		p++;
+	return p;
+}
+
 const char *
 lex_string_any(const char *p, const char *end, struct lex *f)
 {
 	f->escaped = false;
 #ifdef __SSE2__
-	while (end - p >= 64 && lex_plain64(p))
-		p += 64;
-	/* 17: the byte behind the block's last one is looked at too. */
-	for (const char *next; end - p >= 17; p = next) {
-		uint64_t special = lex_special(p);
+	const char *behind, *next;
 
-		next = p + 16;
-		while (special) {
-			int i = __builtin_ctzll(special);
+	for (; end - p > 64; p = next) {
+		uint64_t special = lex_special64(p);
 
-			if (p[i] == '"')
-				return p + i + 1;
-			if (p[i] != '\\')
-				return lex_fail(f, p + i, "control character in a string");
-			f->escaped = true;
-			if (i == 15 || !lex_short_escape[(unsigned char)p[i + 1]]) {
-				next = lex_escape(p + i, end, f);
-				if (!next)
-					return NULL;
-				break;
-			}
-			special &= ~(UINT64_C(3) << i);	/* what is escaped is no end */
-		}
+		behind = string_block(p, 64, special, end, &next, f);
+		if (behind || !next)
+			return behind;
+		while (!special && end - next >= 64 && lex_plain64(next))
+			next += 64;	/* a long text, or a file in base64 */
+	}
+	for (; end - p > 16; p = next) {
+		behind = string_block(p, 16, lex_special(p), end, &next, f);
+		if (behind || !next)
+			return behind;
 	}
 #endif
 	return lex_string_portable(p, end, f);

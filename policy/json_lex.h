@@ -58,27 +58,13 @@ lex_is_space(char c)
 	return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
+const char *lex_space_any(const char *p, const char *end);
+
 /* Between tokens there is mostly nothing, or a line feed and an indent. */
 LEX_INLINE const char *
 lex_space(const char *p, const char *end)
 {
-	if (p < end && (unsigned char)*p > ' ')
-		return p;
-#ifdef __SSE2__
-	while (end - p >= 16) {
-		__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-		__m128i space = _mm_or_si128(
-		    _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(' ')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\n'))),
-		    _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\t')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\r'))));
-		unsigned other = ~(unsigned)_mm_movemask_epi8(space) & 0xffff;
-		if (other)
-			return p + __builtin_ctz(other);
-		p += 16;
-	}
-#endif
-	while (p < end && lex_is_space(*p))
-		p++;
-	return p;
+	return p < end && (unsigned char)*p > ' ' ? p : lex_space_any(p, end);
 }
 
 LEX_INLINE bool
@@ -127,6 +113,13 @@ lex_special(const char *p)
 	__m128i v = lex_load(p);
 
 	return (unsigned)_mm_movemask_epi8(_mm_or_si128(lex_marks(v), lex_controls(v)));
+}
+
+/* A bit for each of 64. */
+LEX_INLINE uint64_t
+lex_special64(const char *p)
+{
+	return lex_special(p) | lex_special(p + 16) << 16 | lex_special(p + 32) << 32 | lex_special(p + 48) << 48;
 }
 
 /* Whether there is none in 64 bytes. The least byte of each four tells of the
@@ -206,52 +199,40 @@ lex_escape(const char *p, const char *end, struct lex *f)
 	return p + 6;
 }
 
-/* lex_string() one run at a time: without SSE2, and for the last bytes of a
- * text with it. */
-static inline const char *
-lex_string_portable(const char *p, const char *end, struct lex *f)
-{
-	for (;;) {
-		p = lex_plain(p, end);
-		if (p == end)
-			return lex_fail(f, p, "unterminated string");
-		if (*p == '"')
-			return p + 1;
-		if (*p != '\\')
-			return lex_fail(f, p, "control character in a string");
-		f->escaped = true;
-		p = lex_escape(p, end, f);
-		if (!p)
-			return NULL;
-	}
-}
-
+const char *lex_string_portable(const char *p, const char *end, struct lex *f);
+	/* lex_string() one run at a time: without SSE2, and for the last bytes
+	 * of a text with it. */
 const char *lex_string_any(const char *p, const char *end, struct lex *f);
 	/* lex_string(), for strings of all kinds. */
 
 #define LEX_LOOK 16	/* bytes that lex_plain_string() looks at once */
 
-/* The closing quote of a string without escapes, p behind its opening one;
- * LEX_LOOK bytes must be there. NULL: it is another one, or ends too near to
- * the text's end to be found at once. */
+/* The closing quote of a string without escapes, p behind its opening one, in
+ * a text that begins at `start`. NULL: it is another one, or does not end, or
+ * cannot be looked at at once. */
 LEX_INLINE const char *
-lex_plain_string(const char *p, const char *end)
+lex_plain_string(const char *p, const char *end, const char *start)
 {
 #ifdef __SSE2__
-	do {
-		uint64_t special = lex_special(p);
+	uint64_t special;
 
-		if (special) {
-			p += __builtin_ctzll(special);
-			return *p == '"' ? p : NULL;
-		}
-		p += LEX_LOOK;
-	} while (end - p >= LEX_LOOK);
-	return NULL;
+	for (; end - p >= LEX_LOOK; p += LEX_LOOK) {
+		special = lex_special(p);
+		if (special)
+			goto found;
+	}
+	special = end - start < LEX_LOOK ? 0 : lex_special(end - LEX_LOOK) >> (LEX_LOOK - (end - p));
+	if (!special)
+		return NULL;
+found:
+	p += __builtin_ctzll(special);
 #else
+	(void)start;
 	p = lex_plain(p, end);
-	return p < end && *p == '"' ? p : NULL;
+	if (p == end)
+		return NULL;
 #endif
+	return *p == '"' ? p : NULL;
 }
 
 /* p is behind the opening quote; the byte behind the closing one comes back. */
@@ -458,7 +439,7 @@ bool json_span(struct json_iter *it, struct slice *value);
 /* The byte behind a string, a count, null or an opening bracket; NULL for all
  * else, and for what is not written as usual. */
 LEX_INLINE const char *
-json_usual_value(const char *p, const char *end)
+json_usual_value(const char *p, const char *end, const char *start)
 {
 	const char *q = p + 1;
 
@@ -468,10 +449,10 @@ json_usual_value(const char *p, const char *end)
 		return q < end && (*q == ',' || *q == '}') && (*p != '0' || q == p + 1) ? q : NULL;
 	}
 	if (*p == '"') {
-		q = lex_plain_string(q, end);
+		q = lex_plain_string(q, end, start);
 		return q ? q + 1 : NULL;
 	}
-	return lex_is_opener(*p) ? q : memcmp(p, "null", 4) == 0 ? p + 4 : NULL;
+	return lex_is_opener(*p) ? q : end - p >= 4 && memcmp(p, "null", 4) == 0 ? p + 4 : NULL;
 }
 
 /* The value from p to `after` has been found; of a container, its bracket. */
@@ -495,14 +476,12 @@ json_step(struct json_iter *it, struct slice *name, struct slice *value)
 	const char *p = it->p, *end = it->end, *q, *after;
 
 	/* Nearly all members are ,"name":value without a space or an escape. */
-	if (end - p < 2 + LEX_LOOK)
+	if (end - p < 2 || *p != it->usual || p[1] != '"')
+		return !(p < end && *p == '}' && it->usual == ',') && json_step_any(it, name, value);
+	q = lex_plain_string(p + 2, end, it->start);
+	if (!q || end - q < 3 || q[1] != ':')
 		return json_step_any(it, name, value);
-	if (*p != it->usual || p[1] != '"')
-		return (*p != '}' || it->usual != ',') && json_step_any(it, name, value);
-	q = lex_plain_string(p + 2, end);
-	if (!q || end - q < 3 + LEX_LOOK || q[1] != ':')
-		return json_step_any(it, name, value);
-	after = json_usual_value(q + 2, end);
+	after = json_usual_value(q + 2, end, it->start);
 	if (!after)
 		return json_step_any(it, name, value);
 	*name = (struct slice){ p + 1, (size_t)(q - p) };

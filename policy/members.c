@@ -85,7 +85,7 @@ static const char *
 string_bytes(struct members *m, const char *p, const char *end)
 {
 	if (!m->escaped && end - p >= LEX_LOOK) {
-		const char *quote = lex_plain_string(p, end);
+		const char *quote = lex_plain_string(p, end, p);
 
 		if (quote) {
 			m->in_string = false;

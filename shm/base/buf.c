@@ -9,19 +9,6 @@
 #define BUF_FIRST 256	/* most texts are short; doubling does the rest */
 
 void
-buf_init(struct buf *b, size_t max)
-{
-	*b = (struct buf){ .max = max };
-}
-
-void
-buf_free(struct buf *b)
-{
-	free(b->p);
-	buf_init(b, b->max);
-}
-
-void
 buf_clear(struct buf *b)
 {
 	b->n = 0;

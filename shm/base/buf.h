@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include "shm/base/check.h"
 #include "shm/base/slice.h"
 
@@ -19,10 +20,21 @@ struct buf {
 	bool overflow;
 };
 
-void buf_init(struct buf *b, size_t max);
-	/* No allocation is made before the first byte. */
-void buf_free(struct buf *b);
+static inline void
+buf_init(struct buf *b, size_t max)
+{
+	*b = (struct buf){ .max = max };	/* no allocation is made before the first byte */
+}
+
+static inline void
+buf_free(struct buf *b)
+{
 	/* Frees the memory and keeps the maximum: the buffer is empty again. */
+	if (b->p)
+		free(b->p);
+	buf_init(b, b->max);
+}
+
 void buf_clear(struct buf *b);
 	/* Empties, keeps the memory, forgets an overflow. */
 bool buf_reserve(struct buf *b, size_t more);

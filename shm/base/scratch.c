@@ -12,12 +12,11 @@
 
 #define BLOCK_BYTES 8192	/* a usual request's head, body and records fit in one */
 #define POOLED_MAX 256		/* 2 MiB kept for the next requests, at the most */
-#define ALIGN 16
 
 struct scratch_block {
 	struct scratch_block *next;
-	size_t size, used;	/* of data[] */
-	_Alignas(ALIGN) char data[];
+	size_t size;	/* of data[] */
+	_Alignas(SCRATCH_ALIGN) char data[];
 };
 
 static struct {
@@ -43,7 +42,6 @@ block_new(size_t need)
 			return NULL;
 		b->size = room;
 	}
-	b->used = 0;
 	b->next = NULL;
 	return b;
 }
@@ -60,38 +58,46 @@ block_free(struct scratch_block *b)
 	}
 }
 
-void
-scratch_init(struct scratch *s, size_t max)
+/* The head block's room, as far as the ceiling lets it be used. */
+static void
+set_left(struct scratch *s, size_t room)
 {
-	*s = (struct scratch){ .max = max };
+	size_t under = (s->max - s->used) & ~(size_t)(SCRATCH_ALIGN - 1);
+
+	s->left = room < under ? room : under;
 }
 
 void *
-scratch_alloc(struct scratch *s, size_t n)
+scratch_alloc_block(struct scratch *s, size_t n)
 {
-	struct scratch_block *b = s->head;
+	struct scratch_block *fresh;
+	size_t room = s->head ? (size_t)(s->head->data + s->head->size - s->at) : 0;
+	char *p = s->at;
 
 	if (n > s->max - s->used)
 		return NULL;
-	n = (n + ALIGN - 1) & ~(size_t)(ALIGN - 1);
-	if (!b || b->size - b->used < n) {
-		struct scratch_block *fresh = block_new(n);
-		if (!fresh)
+	n = (n + SCRATCH_ALIGN - 1) & ~(size_t)(SCRATCH_ALIGN - 1);
+	if (s->head && n <= room) {
+		s->at += n;
+		room -= n;
+	} else {
+		if (!(fresh = block_new(n)))
 			return NULL;
+		p = fresh->data;
 		/* A large block goes behind the head, so that the head's
 		 * remaining room is still found by small requests. */
-		if (b && fresh->size - n < b->size - b->used) {
-			fresh->next = b->next;
-			b->next = fresh;
+		if (s->head && fresh->size - n < room) {
+			fresh->next = s->head->next;
+			s->head->next = fresh;
 		} else {
-			fresh->next = b;
+			fresh->next = s->head;
 			s->head = fresh;
+			s->at = p + n;
+			room = fresh->size - n;
 		}
-		b = fresh;
 	}
-	void *p = b->data + b->used;
-	b->used += n;
 	s->used = s->used + n < s->max ? s->used + n : s->max;
+	set_left(s, room);
 	return p;
 }
 
@@ -115,6 +121,5 @@ scratch_reset(struct scratch *s)
 		next = b->next;
 		block_free(b);
 	}
-	s->head = NULL;
-	s->used = 0;
+	scratch_init(s, s->max);
 }

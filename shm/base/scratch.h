@@ -15,15 +15,39 @@
 
 struct scratch_block;
 
+#define SCRATCH_ALIGN 16
+
 struct scratch {
 	struct scratch_block *head;
+	char *at;		/* the next piece of the head block ... */
+	size_t left;		/* ... and whole pieces' bytes there, under the ceiling too */
 	size_t used;		/* bytes handed out, for the ceiling */
 	size_t max;
 };
 
-void scratch_init(struct scratch *s, size_t max);
-void *scratch_alloc(struct scratch *s, size_t n) MUST_CHECK;
+static inline void
+scratch_init(struct scratch *s, size_t max)
+{
+	*s = (struct scratch){ .max = max };
+}
+
+void *scratch_alloc_block(struct scratch *s, size_t n) MUST_CHECK;
+	/* scratch_alloc(), when the head block has no room. */
+MUST_CHECK static inline void *
+scratch_alloc(struct scratch *s, size_t n)
+{
 	/* 16-byte aligned, not zeroed. NULL over the ceiling or without memory. */
+	char *p = s->at;
+
+	if (n - 1 >= s->left)	/* none at all goes the long way too */
+		return scratch_alloc_block(s, n);
+	n = (n + SCRATCH_ALIGN - 1) & ~(size_t)(SCRATCH_ALIGN - 1);
+	s->at += n;
+	s->left -= n;
+	s->used += n;
+	return p;
+}
+
 char *scratch_dup(struct scratch *s, struct slice from) MUST_CHECK;
 	/* A copy with a NUL behind it. */
 void scratch_reset(struct scratch *s);

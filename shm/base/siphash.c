@@ -12,9 +12,9 @@ rotate(uint64_t x, int by)
 }
 
 static inline void
-rounds(struct state *s, int n)
+two_rounds(struct state *s)
 {
-	while (n-- > 0) {
+	for (int i = 0; i < 2; i++) {
 		s->v0 += s->v1;
 		s->v1 = rotate(s->v1, 13) ^ s->v0;
 		s->v0 = rotate(s->v0, 32);
@@ -32,7 +32,7 @@ static inline void
 take(struct state *s, uint64_t word)
 {
 	s->v3 ^= word;
-	rounds(s, 2);
+	two_rounds(s);
 	s->v0 ^= word;
 }
 
@@ -57,10 +57,12 @@ siphash128(const uint64_t key[2], struct slice in)
 	take(&s, word);
 
 	s.v2 ^= 0xee;
-	rounds(&s, 4);
+	two_rounds(&s);
+	two_rounds(&s);
 	out.lo = s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
 	s.v1 ^= 0xdd;
-	rounds(&s, 4);
+	two_rounds(&s);
+	two_rounds(&s);
 	out.hi = s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
 	return out;
 }

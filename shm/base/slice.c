@@ -14,6 +14,8 @@ slice_ieq(struct slice a, struct slice b)
 {
 	if (a.n != b.n)
 		return false;
+	if (slice_eq(a, b))	/* most texts are written as they are meant */
+		return true;
 	for (size_t i = 0; i < a.n; i++)
 		if (lower(a.p[i]) != lower(b.p[i]))
 			return false;
@@ -72,6 +74,8 @@ slice_glob(struct slice pattern, struct slice s)
 	/* Greedy with one step back: linear for one star, quadratic at worst. */
 	while (i < s.n) {
 		if (p < pattern.n && pattern.p[p] == '*') {
+			if (p + 1 == pattern.n)
+				return true;	/* "claude-*": whatever follows */
 			star = p++;
 			mark = i;
 		} else if (p < pattern.n && pattern.p[p] == s.p[i]) {

@@ -16,6 +16,10 @@ class Fault(Exception):
     """The bench cannot go on; the text is one line for its user."""
 
 
+class Late(Fault):
+    """A measurement came to nothing because something was late, as on a busy machine: it is worth another try."""
+
+
 def cores():
     """(core of the proxy, core of load and upstream)."""
     allowed = sorted(os.sched_getaffinity(0))

@@ -7,11 +7,10 @@ import subprocess
 import time
 
 import harness
-from harness import Fault, Load
+from harness import Fault, Late, Load
 
 SMALL, LARGE, STREAM = (1024, False), (32 * 1024, False), (1024, True)
 ENDLESS = 1_000_000  # events: longer than any measurement
-CALLGRIND_TRIES = 3  # a process that is started or killed late on a busy machine spoils a pair of runs
 
 
 def in_turn(proxies, rounds, measure):
@@ -40,6 +39,8 @@ def window(proxy, load, seconds):
     figures = clean(proxy, load.mark())
     after, split_after, core_after = harness.cpu_ns(pids), harness.split_ms(pids), harness.core_busy_s(proxy.core)
     user, system = (b - a for a, b in zip(split_before, split_after))
+    if not figures["requests"] + figures["events"] or after == before:
+        raise Late(f"{proxy.name}: answered nothing in {seconds} s, or in no time that the kernel accounts for")
     figures["cpu_us"] = (after - before) / 1000
     figures["busy"] = figures["cpu_us"] / 1e6 / figures["seconds"]
     figures["others"] = max(0.0, (core_after - core_before) / figures["seconds"] - figures["busy"])
@@ -53,8 +54,6 @@ def requests(bench, proxies, body):
         with Load(bench, proxy, body, bench.plan.connections) as load:
             time.sleep(bench.plan.warm_s)
             figures = window(proxy, load, bench.plan.window_s)
-        if not figures["requests"]:
-            raise Fault(f"{proxy.name}: answered nothing in {bench.plan.window_s} s")
         figures["cpu_us_per_request"] = figures["cpu_us"] / figures["requests"]
         figures["requests_per_s"] = figures["requests"] / figures["seconds"]
         return figures
@@ -73,7 +72,7 @@ def latency(bench, proxies, direct):
 
 
 def open_streams(load, count):
-    harness.wait_for(lambda: load.mark()["open"] == count, f"{count} open streams", 60, pause_s=0.1)
+    harness.wait_for(lambda: load.mark()["open"] == count, f"{count} open streams", 120, pause_s=0.1)
 
 
 def events(bench, proxies, upstream):
@@ -86,7 +85,7 @@ def events(bench, proxies, upstream):
             open_streams(load, plan.streams)
             time.sleep(plan.warm_s)
             figures = window(proxy, load, plan.window_s)
-        figures["cpu_us_per_event"] = figures["cpu_us"] / max(1, figures["events"])
+        figures["cpu_us_per_event"] = figures["cpu_us"] / figures["events"]
         figures["events_per_s"] = figures["events"] / figures["seconds"]
         return figures
     return in_turn(proxies, plan.rounds, measure)
@@ -156,11 +155,16 @@ def strace_calls(bench, proxy, upstream, what, count):
             raise Fault(f"strace: {tracer.stderr.read().decode(errors='replace').strip()}")
         with open(f"/proc/{worker}/status") as f:
             return re.search(r"^TracerPid:\t[1-9]", f.read(), re.M)
-    harness.wait_for(attached, "strace: attach", 10)
-    counted_load(bench, proxy, upstream, what, count)
-    tracer.send_signal(signal.SIGINT)
-    tracer.wait(30)
-    tracer.stderr.close()
+    try:
+        harness.wait_for(attached, "strace: attach", 60)
+        counted_load(bench, proxy, upstream, what, count)
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(60)
+    except subprocess.TimeoutExpired:
+        raise Late("strace: did not end") from None
+    finally:
+        harness.end(tracer)
+        tracer.stderr.close()
     with open(report) as f:
         rows = re.findall(r"^\s*(\d+)\s+(\w+)\s*$", f.read(), re.M)
     return {name: int(calls) for calls, name in rows}
@@ -186,7 +190,7 @@ def callgrind_totals(bench, make, upstream, what, count):
     os.chmod(out, 0o777)  # workers may have given up their rights
     wrapper = [bench.valgrind, "-q", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={out}/%p"]
     try:
-        proxy.start(wrapper, seconds=120)
+        proxy.start(wrapper)
         counted_load(bench, proxy, upstream, what, count)
     finally:
         proxy.stop(60)
@@ -195,18 +199,17 @@ def callgrind_totals(bench, make, upstream, what, count):
         with open(os.path.join(out, name), errors="replace") as f:
             totals += [int(n) for n in re.findall(r"^totals: (\d+)", f.read(), re.M)]
     if not totals:
-        raise Fault(f"callgrind left no figures for {proxy.name}: {proxy.last_words()}")
+        raise Late(f"callgrind left no figures for {proxy.name}: {proxy.last_words()}")
     return totals
 
 
 def instructions(bench, make, upstream, what):
     """A request's or an event's, on the worker: the process whose long run differs most from its short one."""
     counts = bench.plan.counts[what]
-    for _ in range(CALLGRIND_TRIES):
-        short, long = (callgrind_totals(bench, make, upstream, what, n) for n in counts)
-        if len(short) == len(long):
-            return max(b - a for a, b in zip(short, long)) / (counts[1] - counts[0])
-    raise Fault(f"callgrind saw {len(short)} processes in the short run and {len(long)} in the long one")
+    short, long = (callgrind_totals(bench, make, upstream, what, n) for n in counts)
+    if len(short) != len(long):  # one was started late, or killed before it had written
+        raise Late(f"callgrind saw {len(short)} processes in the short run and {len(long)} in the long one")
+    return max(b - a for a, b in zip(short, long)) / (counts[1] - counts[0])
 
 
 def scan(bench):

@@ -76,7 +76,7 @@ def write_head(folder, secret, few=False):
     return name
 
 
-def ask(port, method, path, headers=None, body=None, timeout=10):
+def ask(port, method, path, headers=None, body=None, timeout=30):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, body, headers or {})
@@ -140,7 +140,7 @@ class Proxy:
             raise Fault(f"{self.name}: the first request got status {status}: {text[:300].decode(errors='replace')}")
         return True
 
-    def start(self, wrapper=(), seconds=30):
+    def start(self, wrapper=(), seconds=120):
         self.port = harness.free_port()
         self.configure()
         self.log = open(os.path.join(self.dir, "output.log"), "ab")

@@ -11,7 +11,7 @@ import { World, messageRequest, refused, until } from './harness.mjs';
 let world, key;
 
 before(async () => {
-	world = await World.open({ settings: { limits: { stream_idle_ms: 4000, first_byte_ms: 4000 } } });
+	world = await World.open({ settings: { limits: { stream_idle_ms: 15000, first_byte_ms: 15000 } } });
 	key = await world.weir.key('lies');
 });
 after(() => world.close());
@@ -111,7 +111,7 @@ test('an event line of 100 MB passes, and no worker keeps it', async () => {
 	const before = workerMemory();
 	let most = 0;
 	const watch = setInterval(() => { most = Math.max(most, workerMemory()); }, 50);
-	const answer = await world.ask({ key, stream: true, script: { fault: { kind: 'huge_line', megabytes: 100 } }, deadlineMs: 60000, mayBreak: true });
+	const answer = await world.ask({ key, stream: true, script: { fault: { kind: 'huge_line', megabytes: 100 } }, mayBreak: true });
 	clearInterval(watch);
 	assert.equal(answer.status, 200);
 	assert.ok(answer.body.length > 100 << 20 || answer.cut, `${answer.body.length} bytes, whole`);

@@ -27,14 +27,14 @@ function random(seed) {
 	};
 }
 
-/** One client: requests until the time is over; what it saw of each. */
-async function load(world, key, number, end, seen) {
+/** One client: requests as long as `going` says so; what it saw of each. */
+async function load(world, key, number, going, seen) {
 	const scripts = [{ events: 3 }, { events: 20, delay_ms: 3 }, { events: 5, tool: true, thinking: 2 }, { error: 'overloaded' }, { events: 40, delay_ms: 5 }];
 	let client = null;
-	for (let i = 0; Date.now() < end; i++) {
+	for (let i = 0; going(); i++) {
 		const stream = (number + i) % 4 !== 0;
 		try {
-			client ??= await world.open({ deadlineMs: 30000 });
+			client ??= await world.open();
 			await client.send(messageRequest({ key, body: messageBody({ stream, script: scripts[(number * 7 + i) % scripts.length] }) }));
 			const answer = await client.response({ mayBreak: true });
 			if (!answer || answer.cut) {
@@ -87,7 +87,7 @@ test(`processes die for ${SECONDS} s under load, and nothing is lost or counted 
 			turn++;
 		}, 200);
 		try {
-			await Promise.all(Array.from({ length: CLIENTS }, (_, i) => load(world, key, i, end, seen)));
+			await Promise.all(Array.from({ length: CLIENTS }, (_, i) => load(world, key, i, () => Date.now() < end, seen)));
 		} finally {
 			clearInterval(killer);
 		}
@@ -95,12 +95,11 @@ test(`processes die for ${SECONDS} s under load, and nothing is lost or counted 
 		assert.ok(killed.worker >= SECONDS && killed.keeper >= SECONDS / 2 && killed.admin >= SECONDS / 2, JSON.stringify(killed));
 		assert.ok(seen.finished.length > SECONDS * 20, `${seen.finished.length} requests`);
 
-		await until(async () => (await world.provider.stats()).in_flight === 0, 'the provider is idle', 30000);
+		await until(async () => (await world.provider.stats()).in_flight === 0, 'the provider is idle');
 		const metrics = await until(async () => {
 			const now = await world.weir.metrics().catch(() => null);
-			return now && now.sum('weir_requests_in_flight') === 0 && now;
-		}, 'nothing is in flight', 30000, 100);
-		assert.equal(metrics.sum('weir_budget_held_dollars'), 0, 'nothing is held');
+			return now && now.sum('weir_requests_in_flight') === 0 && now.sum('weir_budget_held_dollars') === 0 && now;
+		}, 'nothing is in flight, nothing is held', undefined, 100);
 		assert.ok(metrics.sum('weir_process_restarts_total') >= killed.worker, 'restarts are counted');
 		await check(world, key, seen);
 	} finally {
@@ -115,17 +114,20 @@ test('the master and all its children die at once under load, three times', asyn
 		const seen = { finished: [], broken: 0, refused: 0 };
 		for (let round = 0; round < 3; round++) {
 			const before = seen.finished.length;
-			const clients = Promise.all(Array.from({ length: 16 }, (_, i) => load(world, key, i, Date.now() + 1500, seen)));
+			let going = true;
+			const clients = Promise.all(Array.from({ length: 16 }, (_, i) => load(world, key, i, () => going, seen)));
 			await until(() => seen.finished.length > before + 20, 'requests are answered');
 			world.weir.kill();
+			going = false;
 			await clients;
 			await until(() => world.weir.exit !== undefined, 'the master is dead');
 			await world.weir.start();
 		}
 		console.log(`# ${seen.finished.length} finished, ${seen.broken} broken, ${seen.refused} refused`);
-		const metrics = await world.weir.metrics();
-		assert.equal(metrics.sum('weir_requests_in_flight'), 0);
-		assert.equal(metrics.sum('weir_budget_held_dollars'), 0);
+		await until(async () => {
+			const metrics = await world.weir.metrics();
+			return metrics.sum('weir_requests_in_flight') === 0 && metrics.sum('weir_budget_held_dollars') === 0;
+		}, 'nothing is in flight, nothing is held');
 		await check(world, key, seen);
 	} finally {
 		await world.close();
@@ -145,7 +147,7 @@ async function check(world, key, seen) {
 		const found = await world.weir.logs(`key_id=${key.id}`);
 		const stored = new Set(found.map((r) => r.request_id));
 		return [...ids].every((id) => stored.has(id)) && found;
-	}, 'every finished request has a record', 20000, 200);
+	}, 'every finished request has a record', undefined, 200);
 	const count = new Map();
 	for (const record of records)
 		count.set(record.request_id, (count.get(record.request_id) ?? 0) + 1);

@@ -4,7 +4,7 @@
 import net from 'node:net';
 import tls from 'node:tls';
 
-const DEADLINE_MS = 20000;
+const DEADLINE_MS = 60000;
 
 /** Waits until `probe()` gives something other than undefined or false. */
 export async function until(probe, what, ms = DEADLINE_MS, everyMs = 10) {
@@ -17,6 +17,19 @@ export async function until(probe, what, ms = DEADLINE_MS, everyMs = 10) {
 			throw new Error(`not within ${ms} ms: ${what}`);
 		await new Promise((resolve) => setTimeout(resolve, everyMs));
 	}
+}
+
+/**
+ * A bound of time that a busy machine may miss: until one of several tries keeps
+ * it. What waits for the wrong thing is late every time.
+ */
+export async function timely(attempt, what, tries = 8) {
+	for (let i = 0; i < tries; i++) {
+		const value = await attempt();
+		if (value !== undefined && value !== false)
+			return value;
+	}
+	throw new Error(`late in each of ${tries} tries: ${what}`);
 }
 
 export class Headers {

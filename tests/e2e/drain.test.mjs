@@ -26,9 +26,9 @@ test('open streams finish, idle connections close, new ones are refused, the exi
 		const key = await world.weir.key('drain');
 		const idle = await world.open();
 		assert.equal((await idle.exchange(messageRequest({ key }))).status, 200);
-		const clients = await Promise.all(Array.from({ length: STREAMS }, (_, i) => world.open({ deadlineMs: 30000, tls: i % 5 === 0 })));
+		const clients = await Promise.all(Array.from({ length: STREAMS }, (_, i) => world.open({ tls: i % 5 === 0 })));
 		const streams = clients.map((c) => c.exchange(messageRequest({ key, stream: true, script: { events: 10, hold: { after_events: 5, gate: 'drain' } } })));
-		await world.provider.held(STREAMS, 60000);
+		await world.provider.held(STREAMS);
 		const port = world.weir.port;
 		world.weir.signal('SIGTERM');
 
@@ -54,12 +54,12 @@ test('a stream that outlives drain_ms is cut, accounted for, and weir ends', asy
 	const world = await World.open({ settings: { limits: { drain_ms: 1500 } } });
 	try {
 		const key = await world.weir.key('drain');
-		const client = await world.open({ deadlineMs: 20000 });
+		const client = await world.open();
 		const stream = client.exchange(messageRequest({ key, stream: true, script: { events: 10, hold: { after_events: 5, gate: 'never' }, usage: { input_tokens: 800 } } }), { mayBreak: true });
 		await world.provider.held(1);
 		const began = Date.now();
-		assert.equal(await world.weir.stop(15000), 0);
-		assert.ok(Date.now() - began >= 1400 && Date.now() - began < 10000, `${Date.now() - began} ms`);
+		assert.equal(await world.weir.stop(), 0);
+		assert.ok(Date.now() - began >= 1400, `${Date.now() - began} ms`);
 		const answer = await stream;
 		assert.ok(!answer.body.toString().includes('message_stop'));
 		const [record] = await world.weir.records(1);
@@ -104,7 +104,7 @@ test('kill -9 of every process at once loses no finished request', async () => {
 		const records = await world.weir.records(60);
 		assert.deepEqual(records.map((r) => r.request_id).sort(), ids.sort());
 		await world.weir.spends(key, records.reduce((n, r) => n + BigInt(r.cost_nusd), 0n));
-		assert.equal((await world.weir.metrics()).sum('weir_budget_held_dollars'), 0);
+		await until(async () => (await world.weir.metrics()).sum('weir_budget_held_dollars') === 0, 'nothing is held');
 	} finally {
 		await world.close();
 	}

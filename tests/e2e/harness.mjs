@@ -17,13 +17,13 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { makeAuthority, makeCertificate } from './certificates.mjs';
-import { Client, requestBytes, until } from './client.mjs';
+import { Client, requestBytes, timely, until } from './client.mjs';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 export const WEIR_BIN = path.resolve(process.env.WEIR_BIN ?? path.join(ROOT, 'build/gateway/weir'));
 export const API_KEY = 'sk-ant-simulated-account';
-const READY_MS = 20000;
-const STOP_MS = 30000;
+const READY_MS = 60000;
+const STOP_MS = 60000;
 const BROKEN = /AddressSanitizer|LeakSanitizer|runtime error:|ThreadSanitizer|CHECK failed|Assertion/;
 
 /* What this process has started dies with it, however it ends: weir leads a
@@ -46,7 +46,7 @@ for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'])
 setInterval(() => { if (process.ppid !== runner) process.exit(1); }, 500).unref();
 
 /** A child that leads a process group and does not outlive this process. */
-function start(program, args, options) {
+export function start(program, args, options) {
 	const child = spawn(program, args, { ...options, detached: true });
 	if (child.pid !== undefined)
 		started.add(child);
@@ -55,7 +55,7 @@ function start(program, args, options) {
 }
 
 /** Runs a program to its end: {code, stdout, stderr}. Never throws for a status. */
-export function run(program, args, { input, env, timeout = 30000 } = {}) {
+export function run(program, args, { input, env, timeout = 60000 } = {}) {
 	return new Promise((resolve) => {
 		const child = execFile(program, args, { timeout, maxBuffer: 256 << 20, env: { ...process.env, ...env } },
 			(error, stdout, stderr) => resolve({ code: error ? error.code ?? `signal ${error.signal}` : 0, stdout, stderr }));
@@ -69,7 +69,7 @@ export class Provider {
 	static async start({ tls = null, port = 0, apiKey = API_KEY, prefix = '' } = {}) {
 		const provider = new Provider();
 		provider.tls = tls;
-		provider.child = start(process.execPath, [path.join(ROOT, 'tests/fake/provider.mjs'), '--port', String(port), '--api-key', apiKey, '--prefix', prefix,
+		provider.child = start(process.execPath, [path.join(ROOT, 'tests/fake/provider.mjs'), '--port', String(port), '--api-key', apiKey, '--prefix', prefix, '--with-parent',
 			...(tls ? ['--tls', '--cert', tls.cert, '--key', tls.key] : [])], { stdio: ['ignore', 'pipe', 'inherit'] });
 		provider.port = await new Promise((resolve, reject) => {
 			provider.child.once('exit', (code) => reject(new Error(`the provider ended with ${code}`)));
@@ -129,13 +129,13 @@ export class Weir {
 
 	async start({ env = this.env ?? {}, args = [] } = {}) {
 		this.env = env;
-		this.child = start(WEIR_BIN, ['serve', '--config', this.configPath, ...args],
-			{ stdio: ['ignore', 'inherit', 'pipe'], env: { ...process.env, ...env } });
-		this.exited = new Promise((resolve) => this.child.once('exit', (code, signal) => resolve(code ?? signal)));
+		this.process = start(WEIR_BIN, ['serve', '--config', this.configPath, ...args],
+			{ stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...env } });
+		this.exited = new Promise((resolve) => this.process.once('exit', (code, signal) => resolve(code ?? signal)));
 		this.exit = undefined;
 		this.exited.then((status) => { this.exit = status; });
-		this.child.on('error', (error) => { this.exit = error.message; });
-		this.child.stderr.setEncoding('utf8').on('data', (text) => { this.stderr += text; });
+		this.process.on('error', (error) => { this.exit = error.message; });
+		this.process.stderr.setEncoding('utf8').on('data', (text) => { this.stderr += text; });
 		await until(() => this.#ready(), `weir is ready; it said:\n${this.stderr}`, READY_MS);
 		return this;
 	}
@@ -144,7 +144,7 @@ export class Weir {
 		if (this.exit !== undefined)
 			throw new Error(`weir ended with ${this.exit}:\n${this.stderr}`);
 		const info = this.info();
-		if (info?.pid !== this.child.pid)
+		if (info?.pid !== this.process.pid)
 			return false;
 		this.listeners = info.listeners.map((l) => ({ tls: l.tls, host: l.address.replace(/:\d+$/, ''), port: Number(l.address.match(/(\d+)$/)[1]) }));
 		this.adminPort = Number(info.admin.match(/(\d+)$/)[1]);
@@ -171,7 +171,7 @@ export class Weir {
 
 	get port() { return this.listeners.find((l) => !l.tls && !l.host.startsWith('['))?.port; }
 	get tlsPort() { return this.listeners.find((l) => l.tls)?.port; }
-	get pid() { return this.child.pid; }
+	get pid() { return this.process.pid; }
 
 	/** Pids of this weir besides the master's. */
 	children() {
@@ -191,6 +191,11 @@ export class Weir {
 		} catch {
 			return null;	/* it has just died */
 		}
+	}
+
+	/** The pid of a child of that kind; one that has just begun is waited for. */
+	child(kind) {
+		return until(() => this.children().find((pid) => this.role(pid) === kind), `a process is the ${kind}`);
 	}
 
 	command(...args) {
@@ -217,7 +222,7 @@ export class Weir {
 			const found = await this.logs(...where);
 			assert.ok(found.length <= count, `${found.length} records instead of ${count}`);
 			return found.length === count && found;
-		}, `${count} records ${where.join(' ')}`, 20000, 50);
+		}, `${count} records ${where.join(' ')}`, undefined, 50);
 	}
 
 	/** The one record of the request with that id. */
@@ -236,7 +241,7 @@ export class Weir {
 
 	/** Waits until that is so: records reach the store a moment before levels do. */
 	spends(key, nusd) {
-		return until(async () => (await this.spent(key)) === nusd, `${key.slug} has spent ${nusd}`, 5000, 50);
+		return until(async () => (await this.spent(key)) === nusd, `${key.slug} has spent ${nusd}`, undefined, 50);
 	}
 
 	async metrics() {
@@ -261,10 +266,10 @@ export class Weir {
 
 	/** Every process of it, at once. */
 	kill() {
-		if (!this.child?.pid)
+		if (!this.process?.pid)
 			return;
 		try {
-			process.kill(-this.child.pid, 'SIGKILL');
+			process.kill(-this.process.pid, 'SIGKILL');
 		} catch (e) {
 			if (e.code !== 'ESRCH')
 				throw e;
@@ -353,7 +358,7 @@ export class World {
 	async close({ failed = false, violations = [], status = 0 } = {}) {
 		const problems = [];
 		try {
-			if (!failed && this.weir?.child && this.weir.exit === undefined) {
+			if (!failed && this.weir?.process && this.weir.exit === undefined) {
 				const exit = await this.weir.stop().catch((e) => e.message);
 				if (exit !== status)
 					problems.push(`weir ended with ${exit}`);
@@ -424,4 +429,4 @@ export async function parallel(count, width, job) {
 	return results;
 }
 
-export { Client, requestBytes, until };
+export { Client, requestBytes, timely, until };

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { World, messageBody, messageRequest, refused, requestBytes } from './harness.mjs';
+import { World, messageBody, messageRequest, refused, requestBytes, timely } from './harness.mjs';
 
 const DISCOVERY_TOKENS = /claude|sonnet|opus|haiku|fable|mythos|anthropic/;
 let world, key;
@@ -43,18 +43,16 @@ test('C1 a prefix chosen by the operator is taken off', async () => {
 test('C2 probes answer 200 without a key, without a body to HEAD, and fast', async () => {
 	const client = await world.open();
 	for (const [method, path] of [['HEAD', '/api/hello'], ['HEAD', '/'], ['GET', '/'], ['GET', '/api/hello'], ['GET', '/healthz'],
-		['GET', '/readyz'], ['HEAD', '/healthz']]) {
-		const times = [];
-		for (let i = 0; i < 5; i++) {
+		['GET', '/readyz'], ['HEAD', '/healthz']])
+		await timely(async () => {
 			const begin = performance.now();
 			const answer = await client.exchange({ method, path });
-			times.push(performance.now() - begin);
+			const took = performance.now() - begin;
 			assert.equal(answer.status, 200, `${method} ${path}`);
 			if (method === 'HEAD')
 				assert.equal(answer.body.length, 0);
-		}
-		assert.ok(Math.min(...times) < 50, `${method} ${path} took ${times}`);
-	}
+			return took < 50;
+		}, `${method} ${path} within 50 ms`, 40);
 	assert.equal(client.unread.length, 0, 'a HEAD was answered with a body');
 	client.close();
 });
@@ -104,13 +102,15 @@ test('C5 count_tokens answers, in a burst of 15, costs nothing, and works when t
 test('C44 the list of models: with either header, with both, and not without one', async () => {
 	const ways = [[['authorization', `Bearer ${key.secret}`]], [['x-api-key', key.secret]],
 		[['authorization', `Bearer ${key.secret}`], ['x-api-key', key.secret]], [['x-portkey-api-key', key.secret]]];
-	for (const headers of ways) {
-		const begin = performance.now();
-		const answer = await world.ask({ method: 'GET', path: '/v1/models?limit=1000', headers, body: '' });
-		assert.equal(answer.status, 200);
-		assert.ok(performance.now() - begin < 1000);
-		assert.ok(JSON.parse(answer.body).data.length > 5);
-	}
+	for (const headers of ways)
+		await timely(async () => {
+			const begin = performance.now();
+			const answer = await world.ask({ method: 'GET', path: '/v1/models?limit=1000', headers, body: '' });
+			const took = performance.now() - begin;
+			assert.equal(answer.status, 200);
+			assert.ok(JSON.parse(answer.body).data.length > 5);
+			return took < 1000;
+		}, 'the list within a second');
 	refused(await world.ask({ method: 'GET', path: '/v1/models?limit=1000', body: '' }), 401, 'authentication_error');
 });
 

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { Provider, World, messageBody, refused } from './harness.mjs';
+import { Provider, World, messageBody, refused, timely } from './harness.mjs';
 
 const CONFIGS = [
 	{ slug: 'pc-pin', config: { override_params: { model: '@second/claude-opus-5-5' } } },
@@ -73,11 +73,9 @@ test('override_params set what is there and add what is not; the rest keeps its 
 });
 
 test('request_timeout ends the wait with 408', async () => {
-	const begin = Date.now();
-	const { answer } = await route([['x-portkey-config', 'pc-hasty']], { script: { delay_head_ms: 5000 } });
+	const { answer } = await route([['x-portkey-config', 'pc-hasty']], { script: { delay_head_ms: 300000 } });
 	assert.equal(answer.status, 408);
-	assert.ok(Date.now() - begin < 4000);
-	assert.equal((await route([['x-portkey-config', 'pc-hasty']])).answer.status, 200);
+	await timely(async () => (await route([['x-portkey-config', 'pc-hasty']])).answer.status === 200, 'an answer within the timeout');
 });
 
 test('a model that the provider does not offer is 404, with its name', async () => {

@@ -26,7 +26,7 @@ const params = (script, rest = {}) => ({ model: 'claude-sonnet-5-5', max_tokens:
 
 async function drive(sdk, jobs, { tls = false, apiKey = key.secret } = {}) {
 	const job = { sdk: sdk.name, apiKey, jobs, baseURL: tls ? `https://localhost:${world.weir.tlsPort}` : `http://127.0.0.1:${world.weir.port}` };
-	const done = await run(process.execPath, [PROGRAM], { input: JSON.stringify(job), timeout: 60000,
+	const done = await run(process.execPath, [PROGRAM], { input: JSON.stringify(job), timeout: 180000,
 		env: { NODE_EXTRA_CA_CERTS: world.authority.cert, ANTHROPIC_API_KEY: undefined, ANTHROPIC_AUTH_TOKEN: undefined, ANTHROPIC_BASE_URL: undefined } });
 	assert.equal(done.code, 0, done.stderr);
 	return JSON.parse(done.stdout);
@@ -58,7 +58,7 @@ for (const sdk of SDKS)
 				assert.ok(listed.ids.length > 5 && listed.one.id === listed.ids[0]);
 				const request = (await world.provider.requests(4)).find((r) => r.target === '/v1/messages');
 				assert.deepEqual(request.headers.filter(([n]) => n.toLowerCase() === 'anthropic-version').map(([, v]) => v), [sdk.api]);
-				const [record] = (await world.weir.logs(`key_id=${key.id}`)).slice(-1);
+				const [record] = await world.weir.records(1, `provider_request_id=${created.requestId}`);
 				assert.equal(record.client, 'anthropic-sdk-js');
 				assert.equal(record.client_version, sdk.version);
 			});

@@ -2,7 +2,7 @@
 // A provider that is not there: Anthropic's Messages API, simulated.
 //
 //	node provider.mjs [--host 127.0.0.1] [--port 0] [--api-key K] [--prefix /PATH]
-//		[--tls --cert FILE --key FILE] [--prices FILE]
+//		[--tls --cert FILE --key FILE] [--prices FILE] [--with-parent]
 //
 // prints {"port":N} when it accepts connections. It is as strict about what it
 // is sent as the real one, answers by a script (script.mjs, answer.mjs), and
@@ -39,6 +39,7 @@ const { values: options } = parseArgs({ options: {
 	'api-key': { type: 'string', default: 'sk-ant-simulated' }, prefix: { type: 'string', default: '' }, tls: { type: 'boolean', default: false },
 	cert: { type: 'string' }, key: { type: 'string' },
 	prices: { type: 'string', default: new URL('../../deploy/prices.json', import.meta.url).pathname },
+	'with-parent': { type: 'boolean', default: false },
 } });
 
 const prices = new PriceList(JSON.parse(readFileSync(options.prices, 'utf8')));
@@ -149,3 +150,7 @@ server.listen({ host: options.host, port: Number(options.port), backlog: 4096 },
 });
 for (const signal of ['SIGTERM', 'SIGINT'])
 	process.on(signal, () => process.exit(0));
+if (options['with-parent']) {	/* ends with who started it, even by SIGKILL */
+	const parent = process.ppid;
+	setInterval(() => { if (process.ppid !== parent) process.exit(0); }, 500);
+}

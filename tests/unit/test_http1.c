@@ -319,6 +319,35 @@ refused_requests(void **state)
 	}
 }
 
+/* What llhttp says of a target. It is always asked where the body is chunked,
+ * and not about the plainest requests else: their answers must be the same. */
+static void
+targets_are_judged_alike(void **state)
+{
+	static const char *const around[][2] = { { "/", "" }, { "/a", "b" }, { "/?", "" }, { "/a?b", "c" }, { "", "" } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(around) / sizeof(*around); i++)
+		for (int c = 1; c < 256; c++) {
+			const char *bodies[] = { "Content-Length: 0\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" };
+			struct reading r[2];
+
+			for (int k = 0; k < 2; k++) {
+				char input[128];
+
+				snprintf(input, sizeof(input), "POST %s%c%s HTTP/1.1\r\nHost: a\r\n%s", around[i][0], c,
+				    around[i][1], bodies[k]);
+				reading_init(&r[k], false, false);
+				reading_feed(&r[k], slice_of(input));
+			}
+			if (r[0].messages != r[1].messages || r[0].http.error_status != r[1].http.error_status)
+				fail_msg("\"%s\", byte %d, \"%s\": %s and %s", around[i][0], c, around[i][1], text_of(&r[0]),
+				    text_of(&r[1]));
+			reading_free(&r[0]);
+			reading_free(&r[1]);
+		}
+}
+
 #define CHUNKED POST "Transfer-Encoding: chunked\r\n\r\n"
 
 static void
@@ -548,6 +577,7 @@ main(void)
 		cmocka_unit_test(pipelined_requests),
 		cmocka_unit_test(responses),
 		cmocka_unit_test(refused_requests),
+		cmocka_unit_test(targets_are_judged_alike),
 		cmocka_unit_test(refused_chunks),
 		cmocka_unit_test(refused_responses),
 		cmocka_unit_test(nul_bytes),

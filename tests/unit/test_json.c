@@ -135,6 +135,37 @@ strings_end_where_they_end(void **state)
 			}
 }
 
+/* Escapes, whole, wrong and cut short, over every border of the blocks that
+ * are looked at at once, one alone and two in a row. */
+static void
+escapes_at_every_place(void **state)
+{
+	static const char *const pieces[] = {
+		"\\n", "\\\"", "\\\\", "\\u00e9", "\\uD83D\\uDE00", "\\x", "\\u12g4", "\\u1", "\\", "\x01", "\"", "\\\\\"",
+	};
+	char text[160];
+
+	(void)state;
+	for (size_t n = 1; n < sizeof(text); n++)
+		for (size_t at = 0; at < n; at++)
+			for (size_t i = 0; i < sizeof(pieces) / sizeof(*pieces); i++)
+				for (size_t gap = 0; gap < 3; gap++) {
+					struct lex a = { .what = NULL }, b = { .what = NULL };
+					const size_t size = strlen(pieces[i]);
+
+					memset(text, 'x', sizeof(text));
+					text[n - 1] = '"';
+					memcpy(text + at, pieces[i], size < n - at ? size : n - at);
+					if (gap > 0 && at + size + gap < n - 1)
+						memcpy(text + at + size + gap - 1, "\\\"", 2);
+					assert_ptr_equal(lex_string(text, text + n, &a), lex_string_portable(text, text + n, &b));
+					assert_ptr_equal(a.at, b.at);
+					assert_ptr_equal(a.what, b.what);
+					if (!a.what)
+						assert_int_equal(a.escaped, b.escaped);
+				}
+}
+
 static void
 depth_is_bounded(void **state)
 {
@@ -378,6 +409,7 @@ main(void)
 		cmocka_unit_test(invalid_texts_are_refused),
 		cmocka_unit_test(errors_name_the_byte),
 		cmocka_unit_test(strings_end_where_they_end),
+		cmocka_unit_test(escapes_at_every_place),
 		cmocka_unit_test(depth_is_bounded),
 		cmocka_unit_test(members_are_walked),
 		cmocka_unit_test(a_walk_takes_what_a_check_takes),

@@ -2,14 +2,15 @@
  * upstream/wire/http1.c -- see http1.h.
  *
  * A message goes START -> HEAD -> one of the body states -> OVER. While a head
- * comes in, its line ends are looked at, no more; when it is whole it is
- * copied once into the scratch and read there, so that every slice is one
- * piece, whatever the network did to it.
+ * comes in, its control bytes are looked at, no more: a line end is two of
+ * them, and others there must not be. When it is whole it is copied once into
+ * the scratch and read there, so that every slice is one piece, whatever the
+ * network did to it.
  *
  * Header lines are split and judged here, by one table, alike with every
- * version of llhttp and at a fraction of its cost. llhttp judges request lines
- * (method and target) and takes chunks apart. Bodies of a known length, and
- * those that end with the connection, need no parser.
+ * version of llhttp and at a fraction of its cost. llhttp takes chunks apart,
+ * and judges request lines (method and target) but for the plainest. Bodies of
+ * a known length, and those that end with the connection, need no parser.
  */
 #include "upstream/wire/http1.h"
 
@@ -17,6 +18,9 @@
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
+
+/* Where the lines of a whole head end: the places of their CRs. */
+struct line_ends { uint32_t at[1 + HTTP_HEADERS_MAX]; };
 
 enum state { START, HEAD, BODY_NONE, BODY_LENGTH, BODY_CHUNKED, BODY_EOF, OVER, BROKEN };
 
@@ -103,36 +107,62 @@ on_message_complete(llhttp_t *parser)
 
 /* ---- heads ---- */
 
+/* The first control byte from `at` on, tabs aside; n: there is none. */
+static inline size_t
+next_control(const char *p, size_t at, size_t n)
+{
+#ifdef __SSE2__
+	for (; n - at >= 16; at += 16) {
+		__m128i c = _mm_loadu_si128((const __m128i *)(const void *)(p + at));
+		__m128i low = _mm_cmpeq_epi8(_mm_min_epu8(c, _mm_set1_epi8(0x1f)), c);
+		__m128i control = _mm_andnot_si128(_mm_cmpeq_epi8(c, _mm_set1_epi8('\t')),
+		    _mm_or_si128(low, _mm_cmpeq_epi8(c, _mm_set1_epi8(0x7f))));
+		unsigned found = (unsigned)_mm_movemask_epi8(control);
+
+		if (found)
+			return at + (size_t)__builtin_ctz(found);
+	}
+#endif
+	while (at < n && (((unsigned char)p[at] >= ' ' && p[at] != 0x7f) || p[at] == '\t'))
+		at++;
+	return at;
+}
+
 /*
- * Looks at the lines of p[0..n) from where it stopped the last time. Returns
- * the end of the head, 0 if it has not come whole, or -1 after broken().
+ * Looks at p[0..n) from the line on where it stopped the last time; a head has
+ * no control bytes but tabs and the CR LF of its lines. Returns the end of the
+ * head, 0 if it has not come whole, or -1 after broken().
  */
 static int64_t
-find_head_end(struct http1 *h, const char *p, size_t n)
+find_head_end(struct http1 *h, const char *p, size_t n, struct line_ends *ends)
 {
-	while (h->line < n) {
-		const char *line = p + h->line;
-		const char *lf = memchr(line, '\n', n - h->line);
+	size_t line = h->line, cr;
+	uint32_t lines = h->lines;
 
-		if (!lf)
-			return 0;
-		if (lf == line || lf[-1] != '\r') {
-			broken(h, 400, "a line of the head does not end in CR LF");
+	for (; (cr = next_control(p, line, n)) < n; line = cr + 2) {
+		if (p[cr] != '\r' || (cr + 1 < n && p[cr + 1] != '\n')) {
+			broken(h, 400, p[cr] == '\n' ? "a line of the head does not end in CR LF"
+			    : "a control byte in the head");
 			return -1;
 		}
-		h->line = (uint32_t)(lf + 1 - p);
-		if (lf == line + 1) {
-			if (h->lines > 0)
-				return h->line;
-			if (h->response) {
-				broken(h, 400, "an empty line instead of a status line");
-				return -1;
-			}
-			h->start = h->line;	/* RFC 9112, 2.2: ignored before a request */
-			continue;
+		if (cr + 1 == n)
+			break;
+		if (cr > line) {
+			if (lines <= HTTP_HEADERS_MAX)
+				ends->at[lines] = (uint32_t)cr;
+			lines++;
+		} else if (lines > 0) {
+			h->lines = lines;
+			return (int64_t)cr + 2;
+		} else if (h->response) {
+			broken(h, 400, "an empty line instead of a status line");
+			return -1;
+		} else {
+			h->start = (uint32_t)cr + 2;	/* RFC 9112, 2.2: ignored before a request */
 		}
-		h->lines++;
 	}
+	h->line = (uint32_t)line;
+	h->lines = lines;
 	return 0;
 }
 
@@ -146,6 +176,16 @@ static const char token_bytes[256] = {
 	BOTH('f'), BOTH('g'), BOTH('h'), BOTH('i'), BOTH('j'), BOTH('k'), BOTH('l'), BOTH('m'), BOTH('n'), BOTH('o'),
 	BOTH('p'), BOTH('q'), BOTH('r'), BOTH('s'), BOTH('t'), BOTH('u'), BOTH('v'), BOTH('w'), BOTH('x'), BOTH('y'),
 	BOTH('z'),
+};
+
+/* Bytes of a path and a query (RFC 3986, 3.3 and 3.4); 0: not in one. */
+static const char target_bytes[256] = {
+	SAME('-'), SAME('.'), SAME('_'), SAME('~'), SAME('%'), SAME('!'), SAME('$'), SAME('&'), SAME('\''), SAME('('),
+	SAME(')'), SAME('*'), SAME('+'), SAME(','), SAME(';'), SAME('='), SAME(':'), SAME('@'), SAME('/'), SAME('?'),
+	SAME('0'), SAME('1'), SAME('2'), SAME('3'), SAME('4'), SAME('5'), SAME('6'), SAME('7'), SAME('8'), SAME('9'),
+	BOTH('a'), BOTH('b'), BOTH('c'), BOTH('d'), BOTH('e'), BOTH('f'), BOTH('g'), BOTH('h'), BOTH('i'), BOTH('j'),
+	BOTH('k'), BOTH('l'), BOTH('m'), BOTH('n'), BOTH('o'), BOTH('p'), BOTH('q'), BOTH('r'), BOTH('s'), BOTH('t'),
+	BOTH('u'), BOTH('v'), BOTH('w'), BOTH('x'), BOTH('y'), BOTH('z'),
 };
 #undef SAME
 #undef BOTH
@@ -222,11 +262,14 @@ read_status_line(struct http1 *h, struct slice line)
 static bool
 is_plain_host(struct slice host)
 {
-	for (size_t i = 0; i < host.n; i++)
-		switch (host.p[i]) {
-		case ' ': case '\t': case ',': case '/': case '@': case '?': case '#': case '\\':
+	static const bool elsewhere[256] = {
+		[' '] = true, ['\t'] = true, [','] = true, ['/'] = true, ['@'] = true, ['?'] = true, ['#'] = true,
+		['\\'] = true,
+	};
+
+	for (const char *p = host.p, *end = p + host.n; p < end; p++)
+		if (elsewhere[(unsigned char)*p])
 			return false;
-		}
 	return true;
 }
 
@@ -236,10 +279,12 @@ read_length(struct slice s, int64_t *out)
 {
 	int64_t n = 0;
 
-	for (size_t i = 0; i < s.n; i++) {
-		if (!is_digit(s.p[i]) || n > (INT64_MAX - 9) / 10)
+	for (const char *p = s.p, *end = p + s.n; p < end; p++) {
+		unsigned digit = (unsigned char)*p - (unsigned)'0';
+
+		if (digit > 9 || n > (INT64_MAX - 9) / 10)
 			return false;
-		n = n * 10 + (s.p[i] - '0');
+		n = n * 10 + digit;
 	}
 	*out = n;
 	return s.n > 0;
@@ -313,8 +358,6 @@ note_header(struct http1 *h, struct slice name, struct slice value)
 static char *
 usual_name(char *p)
 {
-	const __m128i index = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-
 	for (;;) {
 		__m128i x = _mm_loadu_si128((const __m128i *)(void *)p);
 		__m128i low = _mm_or_si128(x, _mm_set1_epi8(0x20));
@@ -323,11 +366,11 @@ usual_name(char *p)
 		__m128i digit = _mm_and_si128(_mm_cmpgt_epi8(x, _mm_set1_epi8('0' - 1)),
 		    _mm_cmplt_epi8(x, _mm_set1_epi8('9' + 1)));
 		__m128i usual = _mm_or_si128(_mm_or_si128(letter, digit), _mm_cmpeq_epi8(x, _mm_set1_epi8('-')));
-		int n = __builtin_ctz(~(unsigned)_mm_movemask_epi8(usual));
+		unsigned n = (unsigned)__builtin_ctz(~(unsigned)_mm_movemask_epi8(usual));
+		unsigned as_is = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(x, low));
 
-		letter = _mm_and_si128(letter, _mm_cmplt_epi8(index, _mm_set1_epi8((char)n)));
-		x = _mm_or_si128(_mm_and_si128(letter, low), _mm_andnot_si128(letter, x));
-		_mm_storeu_si128((__m128i *)(void *)p, x);
+		for (unsigned upper = ~as_is & ((1u << n) - 1); upper; upper &= upper - 1)
+			p[__builtin_ctz(upper)] |= 0x20;	/* digits and '-' have this bit */
 		p += n;
 		if (n < 16)
 			return p;
@@ -341,24 +384,30 @@ usual_name(char *p)
 }
 #endif
 
-/* One line of the head's copy: the name goes to lower case in place. */
 static bool
-read_header(struct http1 *h, char *line, const char *lf)
+bad_name(struct http1 *h, const char *line, const char *p)
+{
+	broken(h, 400, p > line ? "a header's name has a byte that names cannot have" :
+	    *line == ' ' || *line == '\t' ? "a header is folded over two lines" :
+	    *line == ':' ? "a header has no name" : "a header's name has a byte that names cannot have");
+	return false;
+}
+
+/* One line of the head's copy, up to its CR: the name goes to lower case in place. */
+static bool
+read_header(struct http1 *h, char *line, const char *cr)
 {
 	char *p = usual_name(line), c;
 
 	while ((c = token_bytes[(unsigned char)*p]) != 0)
 		*p++ = c;
-	if (*p != ':' || p == line) {
-		broken(h, 400, *line == ' ' || *line == '\t' ? "a header is folded over two lines"
-		    : *line == ':' ? "a header has no name" : "a header's name has a byte that names cannot have");
-		return false;
-	}
+	if (*p != ':' || p == line)
+		return bad_name(h, line, p);
 	struct slice name = { line, (size_t)(p - line) };
-	const char *from = p + 1, *to = lf - 1;
-	while (from < to && (*from == ' ' || *from == '\t'))
+	const char *from = p + 1, *to = cr;
+	while (*from == ' ' || *from == '\t')	/* the CR ends it */
 		from++;
-	while (from < to && (to[-1] == ' ' || to[-1] == '\t'))
+	while ((to[-1] == ' ' || to[-1] == '\t') && to > from)
 		to--;
 	struct slice value = { from, (size_t)(to - from) };
 	h->head.headers[h->head.headers_count++] = (struct http1_header){ name, value };
@@ -369,19 +418,15 @@ read_header(struct http1 *h, char *line, const char *lf)
 	return !why;
 }
 
-/* The lines after the first, up to the empty one; then what they must say together. */
+/* The lines of the head's copy at p after the first; then what they must say together. */
 static bool
-read_headers(struct http1 *h, char *line, const char *end)
+read_headers(struct http1 *h, char *p, const struct line_ends *ends)
 {
 	struct http1_head *head = &h->head;
 
-	for (uint32_t i = 1; i < h->lines; i++) {
-		char *lf = memchr(line, '\n', (size_t)(end - line));
-
-		if (!read_header(h, line, lf))
+	for (uint32_t i = 1; i < h->lines; i++)
+		if (!read_header(h, p + (ends->at[i - 1] + 2 - h->start), p + (ends->at[i] - h->start)))
 			return false;
-		line = lf + 1;
-	}
 	if (h->codings > 0 && (h->codings > 1 || !head->chunked))
 		broken(h, 501, "a transfer coding other than chunked");
 	else if (head->chunked && head->content_length >= 0)
@@ -423,13 +468,26 @@ begin_body(struct http1 *h)
 	return HTTP1_HEAD;
 }
 
+/* A request line that every version of llhttp takes: no need to ask it. */
+static bool
+is_plain_request(const struct http1_head *head)
+{
+	const char *p = head->target.p, *end = p + head->target.n;
+
+	if (*p != '/' || !(slice_eq(head->method, SLICE("POST")) || slice_eq(head->method, SLICE("GET"))))
+		return false;
+	while (p < end && target_bytes[(unsigned char)*p])
+		p++;
+	return p == end;
+}
+
 /* llhttp judges a request line, and gets ready for chunks. */
 static bool
 start_parser(struct http1 *h, struct slice first_line)
 {
 	static const char chunked[] = "transfer-encoding: chunked\r\n\r\n";
 
-	if (h->response && !h->head.chunked)
+	if (!h->head.chunked && (h->response || is_plain_request(&h->head)))
 		return true;
 	llhttp_init(&h->parser, h->response ? HTTP_RESPONSE : HTTP_REQUEST, &parser_settings);
 	h->parser.data = h;
@@ -447,53 +505,26 @@ start_parser(struct http1 *h, struct slice first_line)
 	return false;
 }
 
-/*
- * A head has no control bytes but tabs and line ends, and no CR without its LF
- * (that no LF lacks its CR is known). Sixteen bytes at a time, as vectors of
- * the compiler: `p` is padded to whole ones, and by one byte more.
- */
-typedef unsigned char block __attribute__((vector_size(16)));
-
-static bool
-is_text(const char *p, size_t n)
-{
-	block bad = { 0 };
-	uint64_t halves[2];
-
-	for (size_t at = 0; at < n; at += sizeof(block)) {
-		block c, next;
-
-		memcpy(&c, p + at, sizeof(c));
-		memcpy(&next, p + at + 1, sizeof(next));
-		block lone = (block)(c == '\r') & (block)(next != '\n');
-		block ends = (block)(c == '\r') | (block)(c == '\n') | (block)(c == '\t');
-		bad |= lone | (block)(c == 0x7f) | ((block)(c < ' ') & ~ends);
-	}
-	memcpy(halves, &bad, sizeof(halves));
-	return (halves[0] | halves[1]) == 0;
-}
+#define NAME_BLOCK 16	/* what usual_name() reads beyond a name */
 
 static enum http1_event
-parse_head(struct http1 *h, struct slice raw)
+parse_head(struct http1 *h, struct slice raw, const struct line_ends *ends)
 {
-	size_t padded = raw.n + sizeof(block);
 	size_t room = (h->lines - 1) * sizeof(*h->head.headers);
 	char *p;
 
 	if (h->lines - 1 > HTTP_HEADERS_MAX)
 		return broken(h, 431, "too many headers");
-	if (!(p = scratch_alloc(h->mem, padded)) || !(h->head.headers = scratch_alloc(h->mem, room)))
+	if (!(p = scratch_alloc(h->mem, raw.n + NAME_BLOCK)) || !(h->head.headers = scratch_alloc(h->mem, room)))
 		return broken(h, 431, "the head does not fit into memory");
 	memcpy(p, raw.p, raw.n);
-	memset(p + raw.n, ' ', padded - raw.n);
+	memset(p + raw.n, ' ', NAME_BLOCK);
 	buf_free(&h->partial);
-	if (!is_text(p, raw.n))
-		return broken(h, 400, "a control byte in the head");
 
-	char *lf = memchr(p, '\n', raw.n);
-	struct slice first = { p, (size_t)(lf - 1 - p) };
-	if (!(h->response ? read_status_line(h, first) : read_request_line(h, first)) ||
-	    !read_headers(h, lf + 1, p + raw.n) || !start_parser(h, (struct slice){ p, (size_t)(lf + 1 - p) }))
+	size_t first = ends->at[0] - h->start;
+	struct slice line = { p, first };
+	if (!(h->response ? read_status_line(h, line) : read_request_line(h, line)) ||
+	    !read_headers(h, p, ends) || !start_parser(h, (struct slice){ p, first + 2 }))
 		return HTTP1_ERROR;
 	return begin_body(h);
 }
@@ -508,7 +539,8 @@ too_long(struct http1 *h)
 static enum http1_event
 feed_first(struct http1 *h, struct slice *input)
 {
-	int64_t end = find_head_end(h, input->p, input->n);
+	struct line_ends ends;
+	int64_t end = find_head_end(h, input->p, input->n, &ends);
 
 	if (end < 0)
 		return HTTP1_ERROR;
@@ -522,19 +554,20 @@ feed_first(struct http1 *h, struct slice *input)
 	}
 	struct slice raw = { input->p + h->start, (size_t)end - h->start };
 	*input = (struct slice){ input->p + end, input->n - (size_t)end };
-	return parse_head(h, raw);
+	return parse_head(h, raw, &ends);
 }
 
 static enum http1_event
 feed_more(struct http1 *h, struct slice *input)
 {
+	struct line_ends ends;
 	size_t before = h->partial.n, room = h->head_max - before;
 	size_t n = input->n < room ? input->n : room;
 
 	buf_add(&h->partial, input->p, n);
 	if (h->partial.overflow)
 		return too_long(h);
-	int64_t end = find_head_end(h, h->partial.p, h->partial.n);
+	int64_t end = find_head_end(h, h->partial.p, h->partial.n, &ends);
 	if (end < 0)
 		return HTTP1_ERROR;
 	if (end == 0 && h->partial.n >= h->head_max)
@@ -544,7 +577,9 @@ feed_more(struct http1 *h, struct slice *input)
 	*input = (struct slice){ input->p + n, input->n - n };
 	if (end == 0)
 		return HTTP1_MORE;
-	return parse_head(h, (struct slice){ h->partial.p + h->start, (size_t)end - h->start });
+	h->start = h->line = h->lines = 0;	/* once more: where did the lines of earlier pieces end? */
+	end = find_head_end(h, h->partial.p, h->partial.n, &ends);
+	return parse_head(h, (struct slice){ h->partial.p + h->start, (size_t)end - h->start }, &ends);
 }
 
 /* ---- bodies ---- */
