@@ -32,7 +32,7 @@ struct limit_policy;			/* compiled */
 
 struct limit_subject {			/* a request, as policies see it; none: absent */
 	struct slice key_id, key_slug, workspace, user, provider, provider_type, model, config;
-	struct slice metadata;		/* merged, a compact JSON object */
+	struct slice metadata;		/* merged, as metadata_json() writes it */
 };
 
 struct limit_policy *limit_policy_parse(struct slice json, const char *path, struct problems *p);

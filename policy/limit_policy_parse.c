@@ -16,6 +16,7 @@
 #include "policy/limit_policy_parts.h"
 
 #define PATH_BYTES 384
+#define PART_PATH_BYTES (PATH_BYTES + 64)	/* with "[15].excludes[1023]" behind it */
 #define NAME_BYTES_MAX 1020		/* Portkey has 255 characters */
 #define DESCRIPTION_BYTES_MAX 2000	/* and 500 */
 
@@ -277,7 +278,7 @@ read_values(struct compile *c, struct slice raw, enum subject_key key, const cha
 	uint32_t before = c->problems->count, i = 0;
 	struct slice none, one;
 	struct json_iter it;
-	char at[PATH_BYTES];
+	char at[PART_PATH_BYTES];
 
 	out->list = c->values;
 	if (raw.p[0] == '"') {
@@ -312,7 +313,7 @@ read_condition(struct compile *c, struct slice object, const char *path)
 {
 	struct condition *out = &c->lp->conditions[c->lp->conditions_count];
 	struct slice name, value, key = SLICE_NONE, wanted = SLICE_NONE, excluded = SLICE_NONE;
-	char at[PATH_BYTES];
+	char at[PART_PATH_BYTES];
 	struct json_iter it;
 
 	if (!json_iter_object(&it, object)) {
@@ -351,7 +352,7 @@ read_group(struct compile *c, struct slice object, const char *path)
 {
 	struct field *out = &c->lp->groups[c->lp->groups_count];
 	struct slice name, value, key = SLICE_NONE;
-	char at[PATH_BYTES];
+	char at[PART_PATH_BYTES];
 	struct json_iter it;
 
 	if (!json_iter_object(&it, object)) {

@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define DRAFT_MAP_BYTES ((size_t)1 << 20)	/* of one that is only made; whoever opens it says how large it may get */
 #define LOCK_BYTES 40960	/* some 600 readers of 64 bytes; LMDB takes the number from the size */
 
 static int
@@ -110,13 +111,13 @@ leftover_remove(const char *folder)
 }
 
 static int
-make_there(const char *folder, size_t map_bytes)
+make_there(const char *folder)
 {
 	MDB_env *env;
 	int rc = mkdir(folder, 0700) == 0 ? 0 : errno;
 
 	if (!rc)
-		rc = open_there(&env, folder, map_bytes, ENVIRONMENT_WRITE);
+		rc = open_there(&env, folder, DRAFT_MAP_BYTES, ENVIRONMENT_WRITE);
 	if (rc)
 		return rc;
 	rc = mdb_env_sync(env, 1);
@@ -126,7 +127,7 @@ make_there(const char *folder, size_t map_bytes)
 
 /* One maker at a time: they hold a lock on the folder above. */
 static int
-environment_make(const char *folder, size_t map_bytes)
+environment_make(const char *folder)
 {
 	char above[PATH_MAX], draft[PATH_MAX];
 	const char *parent;
@@ -144,7 +145,7 @@ environment_make(const char *folder, size_t map_bytes)
 	if (!rc && access(folder, F_OK) != 0) {
 		rc = leftover_remove(draft);
 		if (!rc)
-			rc = make_there(draft, map_bytes);
+			rc = make_there(draft);
 		if (!rc && rename(draft, folder) != 0)
 			rc = errno;
 		if (!rc)
@@ -160,7 +161,7 @@ environment_open(MDB_env **env, const char *folder, size_t map_bytes, enum envir
 	int rc = 0;
 
 	if (mode == ENVIRONMENT_WRITE && access(folder, F_OK) != 0)
-		rc = environment_make(folder, map_bytes);
+		rc = environment_make(folder);
 	return rc ? rc : open_there(env, folder, map_bytes, mode);
 }
 

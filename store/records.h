@@ -46,7 +46,7 @@ struct writer_options {
 };
 struct writer *writer_open_with(const char *data_dir, const struct writer_options *options, char *why, size_t why_size);
 	/* For tests of midnight and of full maps: writer_open() takes
-	 * clock_wall_ns() and 64 GiB (of address space, not of disk). */
+	 * clock_wall_ns() and 16 GiB (of address space, not of disk). */
 void writer_close(struct writer *w);
 int writer_flush(struct writer *w, struct arena *a, uint32_t *records, char *why, size_t why_size) MUST_CHECK;
 	/*

@@ -30,7 +30,7 @@
 #include "store/folder.h"
 #include "store/levels.h"
 
-#define DAY_MAP_BYTES ((size_t)64 << 30)
+#define DAY_MAP_BYTES ((size_t)16 << 30)	/* twenty million records; valgrind has no room for much more */
 
 struct writer {
 	char *data_dir;

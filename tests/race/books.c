@@ -3,7 +3,8 @@
  *
  * A record is a struct written_record. Its owner writes it as a draft (fate
  * UNKNOWN) and again when the request ends; book_orphan() does what the
- * gateway does for a dead worker.
+ * gateway does for a dead worker. Nothing costs more than was held for it, so
+ * no limit is ever passed.
  */
 #include "tests/race/books.h"
 
@@ -11,35 +12,51 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-#include "shm/layout.h"
-#include "shm/ring.h"
-
-enum fate { UNKNOWN, BOOKED, CANCELLED, ORPHAN_BOOKED, ORPHAN_CANCELLED };
+enum fate { UNKNOWN, BOOKED, CANCELLED, ORPHAN_BOOKED, ORPHAN_CANCELLED, RESET };
 
 struct written_record {
 	uint64_t check;			/* of the rest: a torn record shows */
 	uint64_t number;
 	uint32_t worker, fate;
-	int64_t cost_nusd;
-	int64_t unit_ns[BOOK_BUCKETS];
-	uint32_t budgets;		/* bit set */
-	uint32_t pad;
-	char filler[304];		/* as large as a small real one */
+	int64_t cost_nusd, tokens;
+	int64_t units[BOOK_METERS];	/* asked for; 0: not charged */
+	int64_t taken[BOOK_METERS];	/* held */
+	char filler[96];
 };
 
 _Static_assert(sizeof(struct written_record) % 8 == 0, "summed by words");
 
-const int64_t book_limit[BOOK_METERS] = {
-	5000, 1000000000, 2000000000, 4000000000,
-	3000000, INT64_MAX / 2, INT64_MAX / 2, INT64_MAX / 2, INT64_MAX / 2,
-};
+#define MANY (INT64_MAX / 4)
 
-static const enum meter_period book_period[BOOK_BUDGETS] = {
-	PERIOD_TOTAL, PERIOD_TOTAL, PERIOD_DAILY, PERIOD_TOTAL, PERIOD_TOTAL,
+/* Windows are multiples of limits, so that units add up exactly. */
+const struct book_meter book_meter[BOOK_METERS] = {
+	{ "rate 0", METER_BUCKET, UNIT_REQUESTS, MODE_STRICT, PERIOD_TOTAL, 0, 5000 },
+	{ "rate 1", METER_BUCKET, UNIT_REQUESTS, MODE_STRICT, PERIOD_TOTAL, 0, 1000000000 },
+	{ "rate 2", METER_BUCKET, UNIT_REQUESTS, MODE_STRICT, PERIOD_TOTAL, 0, 2000000000 },
+	{ "rate 3", METER_BUCKET, UNIT_REQUESTS, MODE_STRICT, PERIOD_TOTAL, 0, 4000000000 },
+	{ "tokens 0", METER_BUCKET, UNIT_TOKENS, MODE_CLAMP, PERIOD_TOTAL, 0, 4000000 },
+	{ "tokens 1", METER_BUCKET, UNIT_TOKENS, MODE_STRICT, PERIOD_TOTAL, 0, 100000000000 },
+	{ "budget 0", METER_BUDGET, UNIT_NUSD, MODE_STRICT, PERIOD_TOTAL, 0, 3000000 },
+	{ "budget 1", METER_BUDGET, UNIT_NUSD, MODE_CLAMP, PERIOD_TOTAL, 0, MANY },
+	{ "budget of a day", METER_BUDGET, UNIT_NUSD, MODE_STRICT, PERIOD_DAILY, 0, MANY },
+	{ "budget of three days", METER_BUDGET, UNIT_NUSD, MODE_CLAMP, PERIOD_DAYS, 3, MANY },
+	{ "token budget 0", METER_BUDGET, UNIT_TOKENS, MODE_STRICT, PERIOD_TOTAL, 0, MANY },
+	{ "request budget", METER_BUDGET, UNIT_REQUESTS, MODE_STRICT, PERIOD_TOTAL, 0, MANY },
+	{ "budget, paid later", METER_BUDGET, UNIT_NUSD, MODE_POSTPAID, PERIOD_TOTAL, 0, MANY },
+	{ "token budget 1", METER_BUDGET, UNIT_TOKENS, MODE_CLAMP, PERIOD_TOTAL, 0, 2000000 },
+	{ "at a time 0", METER_CONCURRENCY, UNIT_REQUESTS, MODE_STRICT, PERIOD_TOTAL, 0, 4 },
+	{ "at a time 1", METER_CONCURRENCY, UNIT_REQUESTS, MODE_STRICT, PERIOD_TOTAL, 0, 1000 },
+	{ "value 0", METER_BUDGET, UNIT_NUSD, MODE_STRICT, PERIOD_TOTAL, 0, MANY },
+	{ "value 1", METER_BUDGET, UNIT_NUSD, MODE_STRICT, PERIOD_TOTAL, 0, MANY },
+	{ "value 2", METER_BUDGET, UNIT_NUSD, MODE_STRICT, PERIOD_TOTAL, 0, MANY },
+	{ "value 3", METER_BUDGET, UNIT_NUSD, MODE_STRICT, PERIOD_TOTAL, 0, MANY },
+	{ "value 4", METER_BUDGET, UNIT_NUSD, MODE_STRICT, PERIOD_TOTAL, 0, MANY },
+	{ "value 5", METER_BUDGET, UNIT_NUSD, MODE_STRICT, PERIOD_TOTAL, 0, MANY },
+	{ "all other values", METER_BUDGET, UNIT_NUSD, MODE_STRICT, PERIOD_TOTAL, 0, MANY },
+	{ "values", METER_GROUP, UNIT_REQUESTS, MODE_CLAMP, PERIOD_TOTAL, 0, BOOK_VALUES_MOST },
 };
-
-#define DAILY 2		/* the budget that is daily */
 
 void
 book_fail(const char *what, int64_t have, int64_t want)
@@ -48,11 +65,28 @@ book_fail(const char *what, int64_t have, int64_t want)
 	abort();
 }
 
-static void
-equal(const char *what, int64_t have, int64_t want)
+void
+book_equal(const char *what, int64_t have, int64_t want)
 {
 	if (have != want)
 		book_fail(what, have, want);
+}
+
+/* Chosen so that many of these ids collide in an index of 128 entries. */
+#define ID_HI 16131
+
+struct meter_id
+book_id(uint32_t meter)
+{
+	return (struct meter_id){ ID_HI, meter + 1 };
+}
+
+uint32_t
+book_number(struct meter_id id)
+{
+	if (id.hi != ID_HI || id.lo - 1 >= BOOK_METERS)
+		book_fail("id of a meter", (int64_t)id.lo, BOOK_METERS);
+	return (uint32_t)id.lo - 1;
 }
 
 uint64_t
@@ -78,60 +112,148 @@ checksum(const struct written_record *r)
 
 /* ---- requests ---- */
 
+static const struct charge_group groups[2] = {
+	{ { ID_HI, BOOK_GROUP + 1 }, { ID_HI, BOOK_OVERFLOW + 1 }, BOOK_VALUES_MOST, "values", "all other values" },
+	{ { ID_HI, BOOK_GROUP + 1 }, { ID_HI, BOOK_OVERFLOW + 1 }, BOOK_VALUES_MOST - 1, "values", "all other values" },
+};
+
 static struct charge
 charge_on(uint32_t meter, int64_t amount)
 {
-	bool bucket = meter < BOOK_BUCKETS;
+	const struct book_meter *m = &book_meter[meter];
 
 	return (struct charge){
-		.id = { 7, meter + 1 },
-		.kind = bucket ? METER_BUCKET : METER_BUDGET,
-		.period = bucket ? PERIOD_TOTAL : book_period[meter - BOOK_BUCKETS],
+		.id = book_id(meter),
+		.kind = m->kind,
+		.unit = m->unit,
+		.mode = m->mode,
+		.period = m->period,
+		.days = m->days,
 		.row = UINT32_MAX,
-		.limit = book_limit[meter],
+		.limit = m->limit,
 		.window_ns = BOOK_WINDOW_NS,
-		.amount = amount,
+		.fixed = amount,
+		.slope_milli = m->mode == MODE_CLAMP ? 1000 : 0,
+		.name = m->name,
+		.group = meter >= BOOK_VALUES && meter < BOOK_OVERFLOW ? &groups[0] : NULL,
 	};
 }
 
-/* One to six charges, now and then two on one meter; the small meters seldom,
+/* Somebody edits a limit, in ways that change no sum. */
+static void
+edit(struct booking *b, struct charge *c)
+{
+	uint32_t meter = book_number(c->id);
+
+	if (book_draw(&b->random, 2) == 0)
+		return;
+	if (book_meter[meter].limit == MANY) {
+		c->limit--;
+		c->alert = c->limit / 2;
+	}
+	if (c->kind == METER_BUCKET && c->unit == UNIT_REQUESTS && meter != BOOK_SMALL_RATE) {
+		c->limit *= 2;
+		c->window_ns *= 2;
+	}
+	if (c->group)
+		c->group = &groups[1];
+}
+
+/* One to seven charges, now and then two on one meter; the small meters seldom,
  * or all would soon be refused. */
 static uint32_t
-choose(struct booking *b, struct charge *c, struct written_record *r)
+choose(struct booking *b, struct charge *c)
 {
-	uint32_t n = 1 + (uint32_t)book_draw(&b->random, 6);
+	uint32_t n = 1 + (uint32_t)book_draw(&b->random, BOOK_CHARGES);
 
-	memset(r, 0, sizeof(*r));
-	r->number = b->number++;
-	r->worker = b->worker;
-	memset(r->filler, (int)(r->number % 251), sizeof(r->filler));
 	for (uint32_t i = 0; i < n; i++) {
-		uint32_t meter = (uint32_t)book_draw(&b->random, BOOK_METERS);
-		int64_t amount = 1 + (int64_t)book_draw(&b->random, meter < BOOK_BUCKETS ? 3 : 1000);
+		uint32_t meter = (uint32_t)book_draw(&b->random, BOOK_OVERFLOW);
 
-		if ((meter == 0 || meter == BOOK_BUCKETS) && book_draw(&b->random, 8) != 0)
+		if (book_draw(&b->random, 6) == 0)
+			meter = BOOK_DAILY + (uint32_t)book_draw(&b->random, 2);
+		if ((meter == BOOK_SMALL_RATE || meter == BOOK_SMALL_BUDGET) && book_draw(&b->random, 8) != 0)
 			meter++;
-		c[i] = charge_on(meter, amount);
-		if (meter < BOOK_BUCKETS)
-			r->unit_ns[meter] += amount * BOOK_WINDOW_NS / book_limit[meter];
-		else
-			r->budgets |= 1u << (meter - BOOK_BUCKETS);
+		bool few = book_meter[meter].unit == UNIT_REQUESTS;
+		c[i] = charge_on(meter, 1 + (int64_t)book_draw(&b->random, few ? 3 : 1000));
+		if (book_meter[meter].kind == METER_CONCURRENCY)
+			c[i].fixed = 1;
+		edit(b, &c[i]);
 	}
 	return n;
 }
 
 static void
-around(const struct booking *b)
+around(struct booking *b)
 {
 	if (b->around)
-		b->around();
+		b->around(b);
+}
+
+/* As the store would be asked. */
+static struct level
+level_of(const struct book_store *s, const struct charge *c)
+{
+	uint32_t meter = book_number(c->id);
+
+	for (;;) {
+		uint64_t version = atomic_load(&s->version);
+		const struct book_level *l = &s->copy[version & 1].level[meter];
+		struct level level = {
+			.known = atomic_load(&l->known) != 0,
+			.what = meter_what(c),
+			.period_index = atomic_load(&l->period_index),
+			.spent = atomic_load(&l->spent),
+			.full_wall_ns = atomic_load(&l->full_wall_ns),
+		};
+
+		if (atomic_load(&s->version) == version)
+			return level;
+	}
+}
+
+static enum ledger_verdict
+admit(struct booking *b, struct charge *c, uint32_t n, struct demand *d, struct inflight **e)
+{
+	struct refusal why;
+
+	for (uint32_t rounds = 0; rounds < 1000; rounds++) {
+		around(b);
+		enum ledger_verdict verdict = ledger_admit(b->arena, b->worker, c, n, d, b->now, e, &why);
+		around(b);
+		if (verdict != LEDGER_UNKNOWN)
+			return verdict;
+		uint64_t evictions = ledger_evictions(b->arena);
+		struct level level = level_of(b->store, &c[why.charge]);
+		around(b);
+		enum load_result result = ledger_load(b->arena, b->worker, &c[why.charge], &level, evictions, b->now);
+		around(b);
+		if (result == LOAD_FULL)
+			book_fail("a load, as there are rows enough", result, LOAD_DONE);
+	}
+	book_fail("rounds of loading", 1000, 0);
 }
 
 static void
-write_record(struct booking *b, struct inflight *e, struct written_record *r, enum fate fate, int64_t cost_nusd)
+describe(struct booking *b, const struct charge *c, uint32_t n, const struct demand *d, struct written_record *r)
+{
+	memset(r, 0, sizeof(*r));
+	r->number = b->number++;
+	r->worker = b->worker;
+	memset(r->filler, (int)(r->number % 251), sizeof(r->filler));
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t meter = book_number(c[i].id);
+		int64_t units = c[i].fixed + (c[i].slope_milli > 0 ? d->granted : 0);
+
+		r->units[meter] += units;
+		r->taken[meter] += c[i].taken;
+		book_equal("what was taken", c[i].taken, c[i].mode == MODE_POSTPAID ? 0 : units);
+	}
+}
+
+static void
+write_record(struct booking *b, struct inflight *e, struct written_record *r, enum fate fate)
 {
 	r->fate = fate;
-	r->cost_nusd = cost_nusd;
 	r->check = checksum(r);
 	around(b);
 	memcpy(inflight_record(e), r, sizeof(*r));
@@ -140,10 +262,11 @@ write_record(struct booking *b, struct inflight *e, struct written_record *r, en
 }
 
 static void
-write_metered(struct booking *b, struct inflight *e, int64_t cost)
+write_metered(struct booking *b, struct inflight *e, int64_t cost, int64_t tokens)
 {
 	struct metered m = {
 		.tokens = { cost, cost, cost, cost, cost, cost, cost, cost },
+		.total_tokens = tokens,
 		.cost_nusd = cost,
 	};
 
@@ -152,27 +275,28 @@ write_metered(struct booking *b, struct inflight *e, int64_t cost)
 	around(b);
 }
 
-/* What can be spent without passing a limit: the smallest hold. */
+/* What can be used without passing a limit: the smallest hold in that unit. */
 static int64_t
-smallest_hold(const struct charge *c, uint32_t n)
+smallest_hold(const struct charge *c, uint32_t n, enum meter_unit unit)
 {
 	int64_t least = 1000;
 
 	for (uint32_t i = 0; i < n; i++)
-		if (c[i].kind == METER_BUDGET && c[i].amount < least)
-			least = c[i].amount;
+		if (c[i].unit == unit && c[i].mode != MODE_POSTPAID && c[i].taken < least)
+			least = c[i].taken;
 	return least;
 }
 
 /* Ends it, with as much patience as the booking has. */
 static enum booked
-end(struct booking *b, struct inflight *e, bool settle, bool with_record, int64_t cost_nusd)
+end(struct booking *b, struct inflight *e, bool settle, bool with_record, const struct written_record *r)
 {
+	struct settled used = { r->cost_nusd, r->tokens };
 	enum settle_verdict v;
 
 	for (;;) {
 		around(b);
-		v = settle ? ledger_settle(b->arena, b->worker, e, cost_nusd, b->now)
+		v = settle ? ledger_settle(b->arena, b->worker, e, &used, b->now)
 		    : ledger_cancel(b->arena, b->worker, e, with_record, b->now);
 		around(b);
 		if (v == SETTLED)
@@ -183,38 +307,46 @@ end(struct booking *b, struct inflight *e, bool settle, bool with_record, int64_
 	}
 }
 
-enum booked
-book_request(struct booking *b)
+static enum booked
+run(struct booking *b, struct inflight *e, const struct charge *c, uint32_t n, struct written_record *r)
 {
-	struct written_record r;
-	struct charge c[6];
-	struct inflight *e;
-	struct refusal why;
-	uint32_t n = choose(b, c, &r);
+	int64_t money = smallest_hold(c, n, UNIT_NUSD), tokens = smallest_hold(c, n, UNIT_TOKENS);
 
-	around(b);
-	enum ledger_verdict verdict = ledger_admit(b->arena, b->worker, c, n, b->now, &e, &why);
-	around(b);
-	if (verdict == LEDGER_REFUSED)
-		return BOOK_REFUSED;
-	equal("admission, as neither pages nor rows can be missing", verdict, LEDGER_ADMITTED);
-	write_record(b, e, &r, UNKNOWN, 0);
+	write_record(b, e, r, UNKNOWN);
 	if (book_draw(&b->random, 8) == 0) {
 		bool with_record = book_draw(&b->random, 2) == 0;
 
-		write_record(b, e, &r, CANCELLED, 0);
-		return end(b, e, false, with_record, 0);
+		write_record(b, e, r, CANCELLED);
+		return end(b, e, false, with_record, r);
 	}
-	int64_t most = smallest_hold(c, n), cost = 0;
 	around(b);
 	inflight_sent(e);
 	around(b);
 	for (uint64_t i = book_draw(&b->random, 4); i > 0; i--) {
-		cost += (int64_t)book_draw(&b->random, (uint64_t)(most - cost) + 1);
-		write_metered(b, e, cost);
+		r->cost_nusd += (int64_t)book_draw(&b->random, (uint64_t)(money - r->cost_nusd) + 1);
+		r->tokens += (int64_t)book_draw(&b->random, (uint64_t)(tokens - r->tokens) + 1);
+		write_metered(b, e, r->cost_nusd, r->tokens);
 	}
-	write_record(b, e, &r, BOOKED, cost);
-	return end(b, e, true, true, cost);
+	write_record(b, e, r, BOOKED);
+	return end(b, e, true, true, r);
+}
+
+enum booked
+book_request(struct booking *b)
+{
+	struct charge c[BOOK_CHARGES];
+	uint32_t n = choose(b, c);
+	struct demand d = { .most = 1 + (int64_t)book_draw(&b->random, 1000), .share = 8 };
+	struct written_record r;
+	struct inflight *e;
+
+	d.floor = (int64_t)book_draw(&b->random, 200);
+	enum ledger_verdict verdict = admit(b, c, n, &d, &e);
+	if (verdict == LEDGER_REFUSED)
+		return BOOK_REFUSED;
+	book_equal("admission, as neither pages nor rows can be missing", verdict, LEDGER_ADMITTED);
+	describe(b, c, n, &d, &r);
+	return run(b, e, c, n, &r);
 }
 
 void
@@ -224,221 +356,198 @@ book_orphan(char *record, uint32_t *bytes, const struct metered *m, enum infligh
 
 	(void)arg;
 	if (*bytes == 0) {
-		equal("only an admitted request may lack a draft", state, INFLIGHT_ADMITTED);
+		book_equal("only an admitted request may lack a draft", state, INFLIGHT_ADMITTED);
 		return;
 	}
-	equal("bytes of a draft", *bytes, sizeof(r));
+	book_equal("bytes of a draft", *bytes, sizeof(r));
 	memcpy(&r, record, sizeof(r));
 	if (r.check != checksum(&r))
 		book_fail("a torn draft", (int64_t)r.check, (int64_t)checksum(&r));
 	for (int i = 1; i < 8; i++)
-		equal("a torn metering", m->tokens[i], m->cost_nusd);
+		book_equal("a torn metering", m->tokens[i], m->cost_nusd);
 	r.fate = state == INFLIGHT_ADMITTED ? ORPHAN_CANCELLED : ORPHAN_BOOKED;
 	r.cost_nusd = state == INFLIGHT_ADMITTED ? 0 : m->cost_nusd;
+	r.tokens = state == INFLIGHT_ADMITTED ? 0 : m->total_tokens;
 	r.check = checksum(&r);
 	memcpy(record, &r, sizeof(r));
 }
 
-/* ---- the auditor ---- */
+enum reset_result
+book_reset(struct booking *b, uint32_t meter)
+{
+	struct written_record r = { .number = b->number++, .worker = b->worker, .fate = RESET };
+
+	r.units[meter] = 1;
+	r.check = checksum(&r);
+	return ledger_reset(b->arena, book_id(meter), (const char *)&r, sizeof(r), b->now);
+}
+
+/* ---- the keeper, and what it stores ---- */
 
 void
 book_open(struct book *b, struct arena *a, struct now now)
 {
-	*b = (struct book){ .arena = a, .now = now, .period_index = period_index(PERIOD_DAILY, now.wall_ns) };
+	*b = (struct book){ .arena = a, .now = now };
+	b->store = mmap(NULL, sizeof(*b->store), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (b->store == MAP_FAILED)
+		book_fail("memory", 0, 1);
+}
+
+void
+book_close(struct book *b)
+{
+	munmap(b->store, sizeof(*b->store));
+	b->store = NULL;
+}
+
+const struct book_accounts *
+book_now(const struct book *b)
+{
+	return &b->store->copy[atomic_load(&b->store->version) & 1];
+}
+
+/* What the ring must say of a meter, if the record says this. */
+static int64_t
+amount_of(const struct book_meter *m, const struct written_record *r, int64_t units)
+{
+	if (r->fate != BOOKED && r->fate != ORPHAN_BOOKED)
+		return 0;
+	return m->unit == UNIT_NUSD ? r->cost_nusd : m->unit == UNIT_TOKENS ? r->tokens : units;
 }
 
 static void
-read_charges(struct book *b, const struct ring_item *item, const struct written_record *r)
+book_charge(struct book_accounts *to, uint32_t meter, const struct ring_charge *c, bool reset)
 {
-	uint32_t seen = 0;
+	struct book_level *l = &to->level[meter];
 
+	if (reset && book_meter[meter].kind == METER_BUCKET)
+		to->used[meter] = 0;
+	to->used[meter] += c->amount;
+	if (book_meter[meter].kind == METER_BUCKET && c->step >= l->step) {
+		l->known = 1;
+		l->step = c->step;
+		l->full_wall_ns = c->full_wall_ns;
+	}
+	if (book_meter[meter].kind != METER_BUDGET || c->amount == 0)
+		return;
+	if (!l->known || c->period_index > l->period_index) {
+		l->period_index = c->period_index;
+		l->spent = 0;
+	}
+	l->known = 1;
+	if (c->period_index == l->period_index)
+		l->spent += c->amount;
+}
+
+static void
+read_charges(struct book_accounts *to, const struct ring_item *item, const struct written_record *r)
+{
+	uint32_t seen = 0, want = 0;
+
+	for (uint32_t i = 0; i < BOOK_METERS; i++)
+		want |= r->units[i] != 0 ? 1u << i : 0;
 	for (uint32_t i = 0; i < item->charges; i++) {
 		const struct ring_charge *c = &item->charge[i];
-		uint64_t budget = c->id.lo - 1 - BOOK_BUCKETS;
+		uint32_t meter = book_number(c->id);
+		const struct book_meter *m = &book_meter[meter];
+		struct charge like = charge_on(meter, 0);
 
-		if (budget >= BOOK_BUDGETS || !(r->budgets >> budget & 1) || seen >> budget & 1)
-			book_fail("a charge that the request did not make", (int64_t)budget, r->budgets);
-		seen |= 1u << budget;
-		equal("amount of a charge", c->amount_nusd, r->cost_nusd);
-		equal("period of a charge", c->period, book_period[budget]);
-		b->spent_nusd[budget] += c->amount_nusd;
-		if (budget != DAILY)
-			continue;
-		if (c->period_index > b->period_index) {
-			b->period_index = c->period_index;
-			b->spent_today_nusd = 0;
-		}
-		if (c->period_index == b->period_index)
-			b->spent_today_nusd += c->amount_nusd;
+		if (!(want >> meter & 1) || seen >> meter & 1)
+			book_fail("a charge that the request did not make", meter, want);
+		seen |= 1u << meter;
+		book_equal("what a charge is", (int64_t)c->what, (int64_t)meter_what(&like));
+		book_equal("held by a charge", c->held, r->taken[meter]);
+		if (r->fate != RESET)
+			book_equal("amount of a charge", c->amount, amount_of(m, r, r->units[meter]));
+		else if (c->amount > 0)
+			book_fail("amount of a reset", c->amount, 0);
+		book_charge(to, meter, c, r->fate == RESET);
 	}
-	bool booked = r->fate == BOOKED || r->fate == ORPHAN_BOOKED;
-	equal("charges of a record", seen, booked ? r->budgets : 0);
+	book_equal("charges of a record", seen, want);
 }
 
 static void
-read_item(struct book *b, uint32_t worker, const struct ring_item *item)
+read_item(struct book_accounts *to, uint32_t row, uint32_t tools, const struct ring_item *item)
 {
 	struct written_record r;
 
-	equal("sequence", (int64_t)item->sequence, (int64_t)++b->sequence[worker]);
-	equal("bytes of a record", item->record_bytes, sizeof(r));
+	if (item->sequence <= to->sequence[row])
+		return;		/* a keeper before us has stored it and died */
+	book_equal("sequence", (int64_t)item->sequence, (int64_t)++to->sequence[row]);
+	book_equal("bytes of a record", item->record_bytes, sizeof(r));
 	memcpy(&r, item->record, sizeof(r));
 	if (r.check != checksum(&r))
 		book_fail("a torn record", (int64_t)r.check, (int64_t)checksum(&r));
-	equal("worker of a record", r.worker, worker);
-	b->records++;
-	b->settled += r.fate == BOOKED;
-	b->cancelled += r.fate == CANCELLED;
-	b->orphans_settled += r.fate == ORPHAN_BOOKED;
-	b->orphans_cancelled += r.fate == ORPHAN_CANCELLED;
+	book_equal("a reset is in the ring of the tools", row == tools, r.fate == RESET);
+	if (row != tools)
+		book_equal("worker of a record", r.worker, row);
+	to->records++;
+	to->settled += r.fate == BOOKED;
+	to->cancelled += r.fate == CANCELLED;
+	to->orphans_settled += r.fate == ORPHAN_BOOKED;
+	to->orphans_cancelled += r.fate == ORPHAN_CANCELLED;
+	to->resets += r.fate == RESET;
 	if (r.fate == UNKNOWN)
 		book_fail("a draft in a ring", r.fate, BOOKED);
-	read_charges(b, item, &r);
-	if (r.fate == CANCELLED || r.fate == ORPHAN_CANCELLED)
-		return;
-	for (int i = 0; i < BOOK_BUCKETS; i++)
-		b->units_ns[i] += r.unit_ns[i];
-	for (int i = 0; i < BOOK_BUDGETS; i++)
-		b->cost_nusd[i] += r.budgets >> i & 1 ? r.cost_nusd : 0;
+	read_charges(to, item, &r);
+}
+
+static void
+copy_accounts(struct book_accounts *to, const struct book_accounts *from)
+{
+	memcpy(to, from, offsetof(struct book_accounts, level));
+	for (uint32_t i = 0; i < BOOK_METERS; i++) {	/* others may be looking at old ones */
+		atomic_store(&to->level[i].known, from->level[i].known);
+		atomic_store(&to->level[i].period_index, from->level[i].period_index);
+		atomic_store(&to->level[i].spent, from->level[i].spent);
+		atomic_store(&to->level[i].full_wall_ns, from->level[i].full_wall_ns);
+		atomic_store(&to->level[i].step, from->level[i].step);
+	}
+}
+
+static void
+between(const struct book *b)
+{
+	if (b->around)
+		b->around();
 }
 
 void
 book_read(struct book *b)
 {
-	for (uint32_t w = 0; w < arena_sizes(b->arena).workers; w++) {
-		struct ring_cursor at = ring_begin(b->arena, w);
+	uint64_t version = atomic_load(&b->store->version);
+	struct book_accounts *to = &b->store->copy[!(version & 1)];
+	struct ring_cursor at[BOOK_WORKERS_MAX + 1];
+	uint32_t tools = ledger_tools_row(b->arena);
+	bool any = false;
+
+	copy_accounts(to, &b->store->copy[version & 1]);
+	for (uint32_t row = 0; row <= tools; row++) {
 		struct ring_item item;
 
-		while (ring_next(b->arena, w, &at, &item))
-			read_item(b, w, &item);
-		ring_advance(b->arena, w, at);
+		at[row] = ring_begin(b->arena, row);
+		while (ring_next(b->arena, row, &at[row], &item)) {
+			read_item(to, row, tools, &item);
+			between(b);
+			any = true;
+		}
 	}
-}
-
-/* Each page is in use, in the free list, or was never used; none is lost. */
-static void
-audit_pages(const struct arena *a, uint32_t worker)
-{
-	const struct shm_worker *w = layout_worker(a, worker);
-	const struct inflight *pages = layout_pages(a, worker);
-	uint64_t fresh = word_get(&w->page_fresh), busy = 0, listed = 0;
-
-	for (uint64_t i = 0; i < fresh; i++)
-		busy += (word_get(&pages[i].status) & INFLIGHT_STATE) != INFLIGHT_FREE;
-	for (uint64_t at = word_get(&w->page_first); at != 0; at = pages[at - 1].next) {
-		equal("state of a page in the free list", (int64_t)(word_get(&pages[at - 1].status) & INFLIGHT_STATE),
-		    INFLIGHT_FREE);
-		if (++listed > fresh)
-			book_fail("the free list has a circle", (int64_t)listed, (int64_t)fresh);
-	}
-	equal("free pages", (int64_t)listed, (int64_t)(fresh - busy));
-	equal("pages in flight", (int64_t)word_get(&w->inflight), (int64_t)busy);
-	equal("journal", (int64_t)word_get(&w->journal.count), 0);
-	equal("visible head", (int64_t)word_get(&w->ring_visible), (int64_t)word_get(&w->ring_head));
-}
-
-/* What requests in flight have taken from the meter in this row. */
-static int64_t
-in_pages(const struct arena *a, uint32_t row)
-{
-	struct arena_sizes sizes = arena_sizes(a);
-	int64_t sum = 0;
-
-	for (uint64_t i = 0; i < (uint64_t)sizes.workers * sizes.inflight; i++) {
-		const struct inflight *e = &layout_pages(a, 0)[i];
-
-		if ((word_get(&e->status) & INFLIGHT_STATE) == INFLIGHT_FREE)
-			continue;
-		for (uint64_t h = 0; h < word_get(&e->holds); h++)
-			if (atomic_load(&e->hold[h].row) == row)
-				sum += (int64_t)word_get(&e->hold[h].amount);
-	}
-	return sum;
-}
-
-static void
-audit_meter(struct book *b, uint32_t row)
-{
-	const struct shm_meter *m = &layout_meters(b->arena)[row];
-	uint64_t number = word_get(&m->id_lo) - 1;
-	int64_t pages = in_pages(b->arena, row), level = (int64_t)word_get(&m->level);
-
-	equal("a meter's kind", (int64_t)(word_get(&m->what) & 0xff), number < BOOK_BUCKETS ? METER_BUCKET : METER_BUDGET);
-	if (number < BOOK_BUCKETS) {
-		/* A bucket whose units all came back may stand at now, or
-		 * nowhere yet: both are full. */
-		int64_t taken = level > b->now.mono_ns ? level - b->now.mono_ns : 0;
-
-		equal("units of a bucket", taken, b->units_ns[number] + pages);
+	if (!any)
 		return;
+	atomic_store(&b->store->version, version + 1);	/* the commit */
+	for (uint32_t row = 0; row <= tools; row++) {
+		between(b);
+		ring_advance(b->arena, row, at[row]);
 	}
-	uint64_t budget = number - BOOK_BUCKETS;
-	equal("held by a budget", (int64_t)word_get(&m->held), pages);
-	equal("booked by records", b->cost_nusd[budget], b->spent_nusd[budget]);
-	int64_t spent = b->spent_nusd[budget];
-	if (budget == DAILY)	/* an admission may have begun a day that nobody has paid in yet */
-		spent = (int64_t)word_get(&m->period_index) == b->period_index ? b->spent_today_nusd : 0;
-	equal("spent of a budget", level, spent);
-	if (level + pages > book_limit[number])
-		book_fail("a budget is over its limit", level + pages, book_limit[number]);
+	between(b);
 }
 
-/* Each row that is taken has one entry in the index, and there are no others. */
-static void
-audit_index(const struct arena *a)
+uint32_t
+book_evict(struct book *b, uint32_t most)
 {
-	const _Atomic uint64_t *index = layout_index(a);
-	uint32_t used = ledger_meters_used(a), entries = 0;
+	uint64_t tick = ledger_tick(b->arena);
 
-	for (uint32_t i = 0; i < arena_sizes(a).meters * INDEX_FACTOR; i++) {
-		uint64_t word = word_get(&index[i]);
-
-		entries += word != 0;
-		if (word != 0 && (uint32_t)word > used)
-			book_fail("a row in the index that is free", (uint32_t)word - 1, used);
-	}
-	equal("entries of the index", entries, used);
-}
-
-void
-book_audit(struct book *b, bool idle)
-{
-	const struct arena *a = b->arena;
-	uint32_t used = 0;
-
+	between(b);
 	book_read(b);
-	equal("sequence of the lock is odd", (int64_t)(word_get(&a->header->ledger.sequence) & 1), 0);
-	for (uint32_t w = 0; w < arena_sizes(a).workers; w++) {
-		audit_pages(a, w);
-		if (idle)
-			equal("requests in flight", ledger_inflight_count(a, w), 0);
-	}
-	for (uint32_t row = 0; row < arena_sizes(a).meters; row++) {
-		const struct shm_meter *m = &layout_meters(a)[row];
-
-		if (word_get(&m->id_hi) == 0 && word_get(&m->id_lo) == 0)
-			continue;
-		used++;
-		audit_meter(b, row);
-	}
-	equal("rows in use", (int64_t)ledger_meters_used(a), used);
-	audit_index(a);
-	if (idle)
-		equal("held when idle", ledger_inflight_held(a), 0);
-}
-
-void
-book_glance(struct book *b)
-{
-	for (uint32_t meter = 0; meter < BOOK_METERS; meter++) {
-		struct charge c = charge_on(meter, 0);
-		struct meter_view v;
-
-		if (!ledger_meter(b->arena, c.id, b->now, &v))
-			continue;
-		if (v.kind == METER_BUCKET && (v.tokens < 0 || v.tokens > book_limit[meter]))
-			book_fail("units left", v.tokens, book_limit[meter]);
-		if (v.kind == METER_BUDGET && (v.held < 0 || v.spent < 0 || v.spent + v.held > book_limit[meter]))
-			book_fail("a budget passed its limit", v.spent + v.held, book_limit[meter]);
-	}
+	return ledger_evict(b->arena, tick, 0, most, b->now);
 }

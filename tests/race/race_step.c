@@ -2,7 +2,8 @@
  * Dies at every single instruction of the ledger's calls: a child that makes a
  * request is stepped through one of its calls, an instruction at a time
  * (ptrace), and killed after the first, the second, ... until the call returns.
- * So for each call of a request, and for the reclaim of what is left of one.
+ * So for each call of a request, for the reclaim of what is left of one, and for a
+ * keeper that evicts.
  * After each death the books are audited.
  *
  * By default one instruction in STRIDE, beginning elsewhere in each run; with
@@ -28,14 +29,14 @@
 static struct {
 	struct fixture f;
 	struct book book;
-	uint64_t stride, calls, instructions, deaths, reclaim_deaths;
+	uint64_t stride, calls, instructions, deaths, reclaim_deaths, keeper_deaths;
 } test;
 
 /* In the child: stops before its n-th call, and again after it. */
 static uint64_t call_wanted, calls_seen;
 
 static void
-around(void)
+stop(void)
 {
 	uint64_t n = calls_seen++;
 
@@ -45,23 +46,41 @@ around(void)
 		raise(SIGUSR1);
 }
 
+static void
+around(struct booking *b)
+{
+	(void)b;
+	stop();
+}
+
 typedef void act_fn(uint64_t seed);
 
 static void
 request(uint64_t seed)
 {
-	struct booking b = { .arena = &test.f.arena, .random = seed, .now = test.f.now, .around = around };
+	struct booking b = { .arena = &test.f.arena, .store = test.book.store, .random = seed, .now = test.f.now,
+		.around = around };
 
 	book_request(&b);
+}
+
+/* The keeper's own steps: it ticks, stores, frees room and evicts. */
+static void
+keep(uint64_t seed)
+{
+	(void)seed;
+	stop();
+	book_evict(&test.book, BOOK_METERS);
+	stop();
 }
 
 static void
 reclaim(uint64_t seed)
 {
 	(void)seed;
-	around();
+	stop();
 	ledger_reclaim(&test.f.arena, 0, book_orphan, NULL, test.f.now);
-	around();
+	stop();
 }
 
 static int
@@ -172,6 +191,25 @@ die_in_reclaim(uint64_t seed, uint64_t call)
 	end_all();
 }
 
+/* A keeper that has meters to evict. */
+static void
+die_in_keeper(uint64_t seed)
+{
+	for (uint64_t n = 1 + seed % test.stride;; n += test.stride) {
+		struct booking b = { .arena = &test.f.arena, .store = test.book.store, .random = seed, .now = test.f.now };
+
+		while (book_request(&b) != BOOK_SETTLED)
+			;
+		pid_t pid = start(keep, 0, 0);
+		if (pid == 0)
+			book_fail("a keeper that does nothing", 0, 1);
+		if (!kill_after(pid, n))
+			break;
+		test.keeper_deaths++;
+	}
+	book_audit(&test.book, true);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -190,10 +228,11 @@ main(int argc, char **argv)
 		die_in_reclaim(seed + 2 * i, 1);	/* admitted */
 		die_in_reclaim(seed + 2 * i, 4);	/* most often sent */
 	}
-	printf("race_step: %llu deaths in %llu calls of %llu instructions, %llu in reclaims; %llu records; books "
-	    "balance after each\n", (unsigned long long)test.deaths, (unsigned long long)test.calls,
+	die_in_keeper(seed);
+	printf("race_step: %llu deaths in %llu calls of %llu instructions, %llu in reclaims, %llu in "
+	    "keepers; %llu records; books balance after each\n", (unsigned long long)test.deaths, (unsigned long long)test.calls,
 	    (unsigned long long)test.instructions, (unsigned long long)test.reclaim_deaths,
-	    (unsigned long long)test.book.records);
+	    (unsigned long long)test.keeper_deaths, (unsigned long long)book_now(&test.book)->records);
 	fixture_close(&test.f);
 	return 0;
 }

@@ -23,8 +23,10 @@ static struct {
 	struct fixture f;
 	struct book book;
 	_Atomic int64_t ticks;
-	_Atomic uint64_t admitted, asked;
+	_Atomic uint64_t admitted, asked, looks;
 	_Atomic int working;
+	uint64_t evicted;
+	bool accounts;		/* all meters are those of the books */
 } test;
 
 static struct now
@@ -41,20 +43,31 @@ ask_bucket(uint32_t worker)
 	struct refusal why;
 
 	atomic_fetch_add(&test.asked, 1);
-	if (ledger_admit(&test.f.arena, worker, &c, 1, tick_now(), &e, &why) != LEDGER_ADMITTED)
+	if (ledger_admit(&test.f.arena, worker, &c, 1, NULL, tick_now(), &e, &why) != LEDGER_ADMITTED)
 		return;
 	atomic_fetch_add(&test.admitted, 1);
 	/* Without a record, but not cancelled: settled, and the record is empty. */
-	while (ledger_settle(&test.f.arena, worker, e, 0, tick_now()) != SETTLED)
+	const struct settled nothing = { 0 };
+	while (ledger_settle(&test.f.arena, worker, e, &nothing, tick_now()) != SETTLED)
 		;
+}
+
+static void
+load_bucket(void)
+{
+	struct charge c = bucket_charge(1000, BUCKET_LIMIT, BUCKET_WINDOW_NS, 1);
+	const struct level nothing = { .known = false };
+
+	if (ledger_load(&test.f.arena, 0, &c, &nothing, ledger_evictions(&test.f.arena), tick_now()) != LOAD_DONE)
+		book_fail("a load", 1, 0);
 }
 
 static void *
 work_accounts(void *arg)
 {
 	uint32_t worker = (uint32_t)(uintptr_t)arg;
-	struct booking b = { .arena = &test.f.arena, .worker = worker, .random = worker + 77, .now = test.f.now,
-		.patient = true };
+	struct booking b = { .arena = &test.f.arena, .store = test.book.store, .worker = worker, .random = worker + 77,
+		.now = test.f.now, .patient = true };
 
 	for (int i = 0; i < REQUESTS; i++)
 		book_request(&b);
@@ -84,6 +97,8 @@ look(void *arg)
 	(void)arg;
 	while (atomic_load(&test.working) > 0) {
 		book_glance(&test.book);
+		if (test.accounts && book_look(&test.book))
+			atomic_fetch_add(&test.looks, 1);
 		if (ledger_inflight_held(&test.f.arena) < 0)
 			book_fail("held by pages", -1, 0);
 	}
@@ -125,7 +140,12 @@ run(void *(*work)(void *), void (*read_rings)(void))
 static void
 read_book(void)
 {
-	book_read(&test.book);
+	static uint64_t turn;
+
+	if (turn++ % 16 == 0)
+		test.evicted += book_evict(&test.book, 4);
+	else
+		book_read(&test.book);
 }
 
 int
@@ -134,8 +154,11 @@ main(void)
 	fixture_open(&test.f, (struct arena_sizes){ .workers = WORKERS, .inflight = 4, .ring_bytes = 1 << 18,
 	    .meters = 64 });
 	book_open(&test.book, &test.f.arena, test.f.now);
+	test.accounts = true;
 	run(work_accounts, read_book);
 	book_audit(&test.book, true);
+	test.accounts = false;
+	load_bucket();
 	run(work_bucket, empty_rings);
 
 	/* It was asked more often than it refills, so it was never full again:
@@ -144,9 +167,9 @@ main(void)
 	if (atomic_load(&test.admitted) != exact)
 		book_fail("admitted by the bucket", (int64_t)atomic_load(&test.admitted), (int64_t)exact);
 	printf("race_threads: %d requests by %d threads, %llu settled; of %llu that asked one bucket %llu were "
-	    "admitted, which is exact; books balance\n", WORKERS * REQUESTS, WORKERS,
-	    (unsigned long long)test.book.settled, (unsigned long long)atomic_load(&test.asked),
-	    (unsigned long long)exact);
+	    "admitted, which is exact; %llu evictions, %llu looks at everything; books balance\n", WORKERS * REQUESTS, WORKERS,
+	    (unsigned long long)book_now(&test.book)->settled, (unsigned long long)atomic_load(&test.asked),
+	    (unsigned long long)exact, (unsigned long long)test.evicted, (unsigned long long)atomic_load(&test.looks));
 	fixture_close(&test.f);
 	return 0;
 }

@@ -121,6 +121,9 @@ strings_outlive_the_document(void **state)
 	    "\"created_at\":\"2026-01-01T00:00:00Z\",\"rotated_at\":null" TAIL);
 	k = compile(json);
 	memset(json, 'x', sizeof(json));
+	/* Nor in the memory that the next one is compiled in. */
+	key_free(compile(HEAD ",\"name\":\"B\",\"user\":\"other one\",\"config\":\"other\",\"metadata\":{\"team\":\"xxxx\",\"env\":\"yyyy\"},"
+	    "\"allowed_models\":[\"other-*\",\"y\"]" TAIL));
 	assert_string_equal(k->config, "pc-eng");
 	assert_string_equal(k->user, "alice");
 	assert_false(k->allow_config_override);

@@ -136,6 +136,36 @@ conditions(void **state)
 	free(lp);
 }
 
+/* Values that look like members of the object that they are in. */
+static void
+metadata_cannot_be_forged(void **state)
+{
+	static const struct { const char *name, *metadata, *group; } rows[] = {
+		{ "team", "{\"a\":\",\\\"team\\\":\\\"x\"}", NULL },
+		{ "team", "{\"a\":\",\\\"team\\\":\\\"x\",\"team\":\"y\"}", "metadata.team:y" },
+		{ "team", "{\"xteam\":\"1\",\"team\":\"y\\\\\"}", "metadata.team:y\\" },
+		{ "team", "{\"x\\\"team\":\"1\"}", NULL }, { "team", "{\"x,\\\"team\":\"1\"}", NULL },
+		{ "team", "{\"a\":\"team\"}", NULL }, { "team", "{}", NULL }, { "team", "{\"teams\":\"1\"}", NULL },
+		{ ":", "{\"k,\":\":\",\"z\":\"forged\"}", NULL }, { ":", "{\"k,\":\":\",\":\":\"own\"}", "metadata.::own" },
+		{ ",", "{\"a\":\"b\",\"c\":\"d\"}", NULL }, { ",", "{\",\":\"x\"}", "metadata.,:x" },
+		{ "\\\"", "{\"a\\\"\":\"x\",\"\\\"\":\"y\"}", "metadata.\":y" },
+		{ "a b", "{\"a b\":\"x\"}", "metadata.a b:x" }, { "\xc3\xa4", "{\"\xc3\xa4\":\"x\"}", "metadata.\xc3\xa4:x" },
+	};
+	char json[256], text[POLICY_GROUP_BYTES_MAX];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		const struct limit_subject s = { .metadata = slice_of(rows[i].metadata) };
+
+		snprintf(json, sizeof(json), "{\"id\":\"p\",\"group_by\":[{\"key\":\"metadata.%s\"}]" LIMIT "}", rows[i].name);
+		struct limit_policy *lp = accept(json);
+		struct slice group = limit_policy_group(lp, &s, text);
+		if (!slice_eq(group, slice_of(rows[i].group)) || (group.p == NULL) != (rows[i].group == NULL))
+			fail_msg("%s: %.*s", rows[i].metadata, SLICE_FMT(group));
+		free(lp);
+	}
+}
+
 static void
 a_user_is_the_keys_or_the_metadatas(void **state)
 {
@@ -517,6 +547,7 @@ dice(uint32_t sides)
 static const char *const words[] = {
 	"a", "b", "ab", "a-b", "*", "a*", "*b", "@a/b", "@a/*", "@*/b", "a/b", "@cf/a", "-metadata.team:", "x-metadata.app:a", ":", "-", "a.b", "#",
 	"\xc3\xa4", "\"", "\\", "\n", "x-model:a.b", "a:b-metadata.team:ab",
+	"\",\"team\":\"b", "{\"team\":\"a\"}", ",\"app\":\"a\\", "\\\"",
 };
 #define WORDS (sizeof(words) / sizeof(*words))
 static const char *const key_names[] = {
@@ -756,6 +787,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(conditions),
+		cmocka_unit_test(metadata_cannot_be_forged),
 		cmocka_unit_test(a_user_is_the_keys_or_the_metadatas),
 		cmocka_unit_test(a_policy_of_a_workspace_is_for_it_alone),
 		cmocka_unit_test(groups),

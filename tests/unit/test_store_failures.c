@@ -151,16 +151,16 @@ static bool
 namespace_enter(void)
 {
 	static int entered = -1;
-	char map[64];
-	uid_t uid = getuid();
+	char users[64], groups[64];
 
+	snprintf(users, sizeof(users), "%u %u 1", (unsigned)getuid(), (unsigned)getuid());
+	snprintf(groups, sizeof(groups), "%u %u 1", (unsigned)getgid(), (unsigned)getgid());
 	if (entered >= 0)
 		return entered;
 	entered = unshare(CLONE_NEWNS) == 0;
-	if (!entered && unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0) {
-		snprintf(map, sizeof(map), "%u %u 1", (unsigned)uid, (unsigned)uid);
-		entered = file_says("/proc/self/uid_map", map);
-	}
+	if (!entered && unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0)
+		entered = file_says("/proc/self/uid_map", users) && file_says("/proc/self/setgroups", "deny") &&
+		    file_says("/proc/self/gid_map", groups);
 	entered = entered && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
 	return entered;
 }
