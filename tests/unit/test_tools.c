@@ -37,7 +37,7 @@ text_member(const char *json, const char *name, char into[128])
 
 	if (!text)
 		fail_msg("no %s in %s", name, json);
-	snprintf(into, 128, "%s", text);
+	snprintf(into, 128, "%s", text ? text : "");
 	cJSON_Delete(tree);
 }
 
