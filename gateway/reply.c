@@ -15,19 +15,29 @@
 void
 text_int(struct text *t, int64_t value)
 {
+	static const char pairs[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940"
+	    "41424344454647484950515253545556575859606162636465666768697071727374757677787980"
+	    "81828384858687888990919293949596979899";
 	char digits[20], *p = digits + sizeof(digits);
 	uint64_t rest = (uint64_t)value;
 
 	CHECK(value >= 0);
-	do
-		*--p = (char)('0' + rest % 10);
-	while ((rest /= 10) > 0);
+	for (; rest >= 10; rest /= 100) {
+		p -= 2;
+		memcpy(p, pairs + 2 * (rest % 100), 2);
+	}
+	if (rest > 0 || p == digits + sizeof(digits))
+		*--p = (char)('0' + rest);
 	text_add(t, (struct slice){ p, (size_t)(digits + sizeof(digits) - p) });
 }
 
 void
 reply_status_line(struct text *t, int status)
 {
+	if (status == 200) {	/* nearly all, in one piece */
+		text_add(t, SLICE("HTTP/1.1 200 OK\r\n"));
+		return;
+	}
 	text_add(t, SLICE("HTTP/1.1 "));
 	text_int(t, status);
 	text_add(t, SLICE(" "));

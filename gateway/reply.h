@@ -34,7 +34,7 @@ text_add(struct text *t, struct slice s)
 		t->overflow = true;
 		return;
 	}
-	memcpy(t->p + t->n, s.p ? s.p : "", s.n);
+	slice_copy(t->p + t->n, s);
 	t->n += s.n;
 }
 
@@ -54,12 +54,10 @@ text_header(struct text *t, struct slice name, struct slice value)
 		t->overflow = true;
 		return;
 	}
-	memcpy(p, name.p, name.n);
-	p += name.n;
-	memcpy(p, ": ", 2);
-	p += 2;
-	memcpy(p, value.p, value.n);
-	memcpy(p + value.n, "\r\n", 2);
+	p = slice_copy(p, name);
+	p = slice_copy(p, SLICE(": "));
+	p = slice_copy(p, value);
+	slice_copy(p, SLICE("\r\n"));
 	t->n += name.n + value.n + 4;
 }
 

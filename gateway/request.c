@@ -62,7 +62,7 @@ request_new(struct client *c)
 		if (!r)
 			return NULL;
 	}
-	memset(r, 0, sizeof(*r));
+	memset(r, 0, offsetof(struct request, known));
 	r->client = c;
 	r->worker = c->worker;
 	r->plane = plane_get(c->worker->plane);
@@ -81,9 +81,11 @@ request_new(struct client *c)
 	r->rec.fixed.version = RECORD_VERSION;
 	r->rec.fixed.start_wall_ns = r->start_wall_ns;
 	/* Its own copy: a record that waits for room outlives the connection. */
-	r->rec.remote_address = slice_of(scratch_dup(&r->mem, slice_of(c->address)));
+	struct slice address = slice_of(c->address);
+	char *kept = scratch_dup(&r->mem, address);
+	r->rec.remote_address = kept ? (struct slice){ kept, address.n } : SLICE_NONE;
 	make_id(r);
-	r->rec.request_id = slice_of(r->id);
+	r->rec.request_id = (struct slice){ r->id, REQUEST_ID_BYTES - 1 };
 	return r;
 }
 
@@ -133,7 +135,7 @@ describe_caller(struct request *r)
 		if (parent.n >= 55 && parent.p[2] == '-')
 			trace = (struct slice){ parent.p + 3, 32 };
 	}
-	r->rec.trace_id = trace.n && trace.n <= 256 ? trace : slice_of(r->id);
+	r->rec.trace_id = trace.n && trace.n <= 256 ? trace : r->rec.request_id;
 }
 
 static bool

@@ -55,7 +55,6 @@ struct request {
 
 	/* What came. */
 	struct http1_head head;
-	struct known_headers known;
 	enum route route;
 	bool head_method;		/* HEAD: answered without a body */
 	struct slice query, model_id;
@@ -64,8 +63,6 @@ struct request {
 	struct buf body_grown;		/* ... here if it came in chunks */
 	bool keep_alive, body_complete;
 	bool is_deferred;		/* refused; answered once its (small) body has been read */
-	struct refusal_words deferred;
-	struct slice deferred_message;
 	int64_t start_wall_ns, start_mono_ns;
 	char id[REQUEST_ID_BYTES];
 
@@ -109,8 +106,7 @@ struct request {
 	bool no_record;			/* refused because records cannot be kept */
 	bool late;			/* the answer came after committed_early and is an error */
 	bool holding;			/* a remapped model's answer waits in `held` ... */
-	bool plain_held;		/* ... whole, with its head */
-	struct http1_head plain_head;
+	bool plain_held;		/* ... whole, with its head: plain_head */
 	bool finished, settled, is_parked;
 	struct slice out_head;		/* built, not written yet */
 	struct slice *spans;		/* body bytes of this read, not written yet */
@@ -124,6 +120,12 @@ struct request {
 	struct record rec;
 	struct settled settled_at;
 	bool settle_cancel;
+
+	/* Last: written before they are read, so a new request has them uncleared. */
+	struct known_headers known;	/* with the head */
+	struct refusal_words deferred;	/* with is_deferred */
+	struct slice deferred_message;
+	struct http1_head plain_head;	/* with plain_held */
 };
 
 struct request *request_new(struct client *c);

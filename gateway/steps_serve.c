@@ -11,7 +11,8 @@
 
 #define HEAD_SLACK 1024		/* request line, host, our own lines */
 
-/* Headers that reach the provider: by prefix, or whole. */
+/* Headers that reach the provider: by prefix, or whole. None of them is one
+ * that HTTP itself keeps between two peers. */
 static bool
 header_passes(struct slice name)
 {
@@ -40,7 +41,7 @@ add_client_headers(struct text *t, const struct request *r)
 	for (uint32_t i = 0; i < r->head.headers_count; i++) {
 		const struct http1_header *h = &r->head.headers[i];
 
-		if (!header_passes(h->name) || http1_hop_by_hop(&r->head, h->name))
+		if (!header_passes(h->name) || http1_connection_names(&r->head, h->name))
 			continue;
 		version = version || slice_eq(h->name, SLICE("anthropic-version"));
 		type = type || slice_eq(h->name, SLICE("content-type"));
@@ -59,9 +60,7 @@ add_client_headers(struct text *t, const struct request *r)
 static size_t
 head_room(const struct request *r)
 {
-	const struct setting_provider *p = r->provider;
-	size_t room = HEAD_SLACK + r->query.n + strlen(p->path_prefix) + strlen(p->host) +
-	    (p->api_key ? strlen(p->api_key) : 0);
+	size_t room = HEAD_SLACK + r->query.n;
 
 	for (uint32_t i = 0; i < r->head.headers_count; i++)
 		room += r->head.headers[i].name.n + r->head.headers[i].value.n + 4;
@@ -72,22 +71,23 @@ bool
 serve_head(struct request *r, enum route route, size_t body_bytes, struct text *t)
 {
 	const struct setting_provider *p = r->provider;
+	struct slice prefix = slice_of(p->path_prefix), host = slice_of(p->host), key = slice_of(p->api_key);
 
-	if (!text_begin(t, &r->body_mem, head_room(r)))
+	if (!text_begin(t, &r->body_mem, head_room(r) + prefix.n + host.n + key.n))
 		return false;
 	text_add(t, SLICE("POST "));
-	text_str(t, p->path_prefix);
+	text_add(t, prefix);
 	text_str(t, route_rows[route].path);
 	text_add(t, r->query);
 	text_add(t, SLICE(" HTTP/1.1\r\nhost: "));
-	text_str(t, p->host);
+	text_add(t, host);
 	if (p->port != (p->tls ? 443 : 80)) {
 		text_add(t, SLICE(":"));
 		text_int(t, p->port);
 	}
 	text_add(t, SLICE("\r\n"));
-	if (p->api_key)
-		text_header(t, SLICE("x-api-key"), slice_of(p->api_key));
+	if (key.p)
+		text_header(t, SLICE("x-api-key"), key);
 	/* A compressed answer could not be metered, and event streams must not be. */
 	text_add(t, SLICE("accept-encoding: identity\r\ncontent-length: "));
 	text_int(t, (int64_t)body_bytes);

@@ -33,6 +33,7 @@ enum role {
 enum word {
 	WORD_OTHER, WORD_TYPE, WORD_DATA, WORD_SOURCE, WORD_CONTENT, WORD_CACHE_CONTROL,
 	WORD_TTL, WORD_MAX_USES, WORD_MESSAGES, WORD_SYSTEM, WORD_TOOLS,
+	WORD_MODEL, WORD_STREAM, WORD_MAX_TOKENS,
 };
 
 /* Values of "type", as bits: a name may come twice, and then both count. */
@@ -57,7 +58,7 @@ struct frame {
 struct scan {
 	struct body_scan *out;
 	const char *value;	/* where the value of the last top-level member begins */
-	struct frame frame[JSON_DEPTH_MAX + 1];
+	struct frame *top;	/* of the innermost open container; its parent's lies before it */
 };
 
 #define PLAIN_BYTES 64	/* no word or type that we know is longer */
@@ -109,13 +110,16 @@ word_of(struct slice raw, bool escaped)
 	case 4:
 		return IS(s, "type") ? WORD_TYPE : IS(s, "data") ? WORD_DATA : WORD_OTHER;
 	case 5:
-		return IS(s, "tools") ? WORD_TOOLS : WORD_OTHER;
+		return IS(s, "tools") ? WORD_TOOLS : IS(s, "model") ? WORD_MODEL : WORD_OTHER;
 	case 6:
-		return IS(s, "source") ? WORD_SOURCE : IS(s, "system") ? WORD_SYSTEM : WORD_OTHER;
+		return IS(s, "source") ? WORD_SOURCE : IS(s, "system") ? WORD_SYSTEM :
+		    IS(s, "stream") ? WORD_STREAM : WORD_OTHER;
 	case 7:
 		return IS(s, "content") ? WORD_CONTENT : WORD_OTHER;
 	case 8:
 		return IS(s, "messages") ? WORD_MESSAGES : IS(s, "max_uses") ? WORD_MAX_USES : WORD_OTHER;
+	case 10:
+		return IS(s, "max_tokens") ? WORD_MAX_TOKENS : WORD_OTHER;
 	case 13:
 		return IS(s, "cache_control") ? WORD_CACHE_CONTROL : WORD_OTHER;
 	}
@@ -194,9 +198,9 @@ static void
 on_open(void *arg, uint32_t depth, const char *at)
 {
 	struct scan *s = arg;
-	enum role role = depth == 1 ? ROLE_ROOT : role_of(&s->frame[depth - 1], *at == '{');
+	enum role role = depth == 1 ? ROLE_ROOT : role_of(s->top, *at == '{');
 
-	s->frame[depth] = (struct frame){ .role = (uint8_t)role };
+	*++s->top = (struct frame){ .role = (uint8_t)role };
 	if (depth == 2)
 		s->value = at;
 }
@@ -237,27 +241,49 @@ on_name(void *arg, uint32_t depth, struct slice raw, bool escaped)
 	struct scan *s = arg;
 	enum word w = word_of(raw, escaped);
 
-	s->frame[depth].word = (uint8_t)w;
+	s->top->word = (uint8_t)w;
 	if (w == WORD_CACHE_CONTROL)
 		s->out->has_cache_control = true;
 	return depth == 1 ? root_name(s->out, raw, escaped) : NULL;
 }
 
+/* The value of the last top-level member. Routing, limits and estimates ask for
+ * some of them. */
 static void
-root_value(struct body_scan *out, const char *start, const char *end)
+root_value(struct body_scan *out, enum word name, const char *start, const char *end)
 {
-	out->members[out->members_count - 1].value = (struct slice){ start, (size_t)(end - start) };
+	struct slice value = { start, (size_t)(end - start) };
+
+	out->members[out->members_count - 1].value = value;
+	switch (name) {
+	case WORD_MODEL:
+		out->model = value;
+		out->model_is_string = *start == '"';
+		break;
+	case WORD_STREAM:
+		out->stream_valid = json_is_null(value) || json_to_bool(value, &out->stream);
+		break;
+	case WORD_MAX_TOKENS:
+		out->has_max_tokens = !json_is_null(value);
+		if (out->has_max_tokens && (!json_to_i64(value, &out->max_tokens) || out->max_tokens < 0))
+			out->max_tokens = -1;
+		break;
+	case WORD_OTHER: case WORD_TYPE: case WORD_DATA: case WORD_SOURCE: case WORD_CONTENT:
+	case WORD_CACHE_CONTROL: case WORD_TTL: case WORD_MAX_USES: case WORD_MESSAGES: case WORD_SYSTEM:
+	case WORD_TOOLS:
+		break;
+	}
 }
 
 static void
 on_scalar(void *arg, uint32_t depth, struct slice raw, bool escaped)
 {
 	struct scan *s = arg;
-	struct frame *f = &s->frame[depth];
+	struct frame *f = s->top;
 	int64_t n;
 
 	if (depth == 1)
-		root_value(s->out, raw.p, raw.p + raw.n);
+		root_value(s->out, (enum word)f->word, raw.p, raw.p + raw.n);
 	if (f->word == WORD_OTHER)	/* most of them */
 		return;
 	switch ((enum word)f->word) {
@@ -280,6 +306,7 @@ on_scalar(void *arg, uint32_t depth, struct slice raw, bool escaped)
 		break;
 	case WORD_OTHER: case WORD_SOURCE: case WORD_CONTENT: case WORD_CACHE_CONTROL:
 	case WORD_MESSAGES: case WORD_SYSTEM: case WORD_TOOLS:
+	case WORD_MODEL: case WORD_STREAM: case WORD_MAX_TOKENS:
 		break;
 	}
 }
@@ -299,12 +326,12 @@ on_close(void *arg, uint32_t depth, const char *end)
 {
 	struct scan *s = arg;
 	struct body_scan *out = s->out;
-	const struct frame *f = &s->frame[depth];
+	const struct frame *f = s->top--;
 
 	if (depth == 2)
-		root_value(out, s->value, end);
+		root_value(out, (enum word)s->top->word, s->value, end);
 	if (f->role == ROLE_SOURCE) {
-		struct frame *block = &s->frame[depth - 1];
+		struct frame *block = s->top;
 
 		block->source_types |= f->types ? f->types : TYPE_OTHER;
 		if (f->types == TYPE_BASE64)
@@ -336,37 +363,18 @@ static const struct json_visitor visitor = {
 	.name = on_name, .open = on_open, .close = on_close, .scalar = on_scalar,
 };
 
-static void
-read_known_members(struct body_scan *s)
-{
-	const struct body_member *m = body_find(s, "model");
-
-	if (m) {
-		s->model = m->value;
-		s->model_is_string = m->value.p[0] == '"';
-	}
-	m = body_find(s, "stream");
-	s->stream_valid = !m || json_is_null(m->value) || json_to_bool(m->value, &s->stream);
-	m = body_find(s, "max_tokens");
-	if (m && !json_is_null(m->value)) {
-		s->has_max_tokens = true;
-		if (!json_to_i64(m->value, &s->max_tokens) || s->max_tokens < 0)
-			s->max_tokens = -1;
-	}
-}
-
 bool
 body_scan(struct slice body, struct body_scan *out, struct json_error *why)
 {
-	struct scan s;	/* frames are written before they are read */
+	struct frame frames[JSON_DEPTH_MAX + 1];	/* written before they are read */
+	struct scan s = { .out = out, .top = frames };
 	struct lex f = { .what = NULL };
 	const char *end = body.p + body.n;
 	const char *p = lex_space(body.p, end);
 
 	memset(out, 0, offsetof(struct body_scan, members));
 	out->body = body;
-	s.out = out;
-	s.value = NULL;
+	out->stream_valid = true;
 	if (p == end || *p != '{')
 		p = lex_fail(&f, p, "expected an object");
 	else
@@ -381,7 +389,6 @@ body_scan(struct slice body, struct body_scan *out, struct json_error *why)
 		return false;
 	}
 	out->text_bytes = body.n - out->base64_bytes;
-	read_known_members(out);
 	return true;
 }
 

@@ -470,20 +470,37 @@ json_step_to(struct json_iter *it, struct slice *value, const char *p, const cha
 	return true;
 }
 
+/* json_step_any(), with places of its own: those of json_step()'s caller can
+ * stay in registers then. */
+LEX_INLINE bool
+json_step_slowly(struct json_iter *it, struct slice *name, struct slice *value)
+{
+	struct slice n, v = SLICE_NONE;
+	bool more = json_step_any(it, &n, &v);
+
+	*name = n;
+	*value = v;
+	return more;
+}
+
 LEX_INLINE bool
 json_step(struct json_iter *it, struct slice *name, struct slice *value)
 {
 	const char *p = it->p, *end = it->end, *q, *after;
 
 	/* Nearly all members are ,"name":value without a space or an escape. */
-	if (end - p < 2 || *p != it->usual || p[1] != '"')
-		return !(p < end && *p == '}' && it->usual == ',') && json_step_any(it, name, value);
+	if (end - p < 2 || *p != it->usual || p[1] != '"') {
+		if (p == end || *p != '}' || it->usual != ',')
+			return json_step_slowly(it, name, value);
+		*name = *value = SLICE_NONE;
+		return false;
+	}
 	q = lex_plain_string(p + 2, end, it->start);
 	if (!q || end - q < 3 || q[1] != ':')
-		return json_step_any(it, name, value);
+		return json_step_slowly(it, name, value);
 	after = json_usual_value(q + 2, end, it->start);
 	if (!after)
-		return json_step_any(it, name, value);
+		return json_step_slowly(it, name, value);
 	*name = (struct slice){ p + 1, (size_t)(q - p) };
 	it->first = it->escaped = false;
 	return json_step_to(it, value, q + 2, after);

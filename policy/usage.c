@@ -102,8 +102,10 @@ usage_tap_new(enum usage_tap_kind kind)
 		if (!t)
 			return NULL;
 	}
-	/* The iterations are written before they are counted. */
-	memset(t, 0, offsetof(struct usage_tap, usage) + offsetof(struct usage, iterations));
+	/* Readers clear themselves; the iterations are written before they are counted. */
+	const size_t from = offsetof(struct usage_tap, changes);
+	const size_t to = offsetof(struct usage_tap, usage) + offsetof(struct usage, iterations);
+	memset((char *)t + from, 0, to - from);
 	t->kind = kind;
 	t->counts = no_counts;
 	if (kind == USAGE_SSE)

@@ -103,15 +103,23 @@ fit(struct record *r, size_t room)
 	r->fixed.flags |= RECORD_FLAG(TRUNCATED);
 }
 
+static bool
+has_endless_string(const struct record *r)
+{
+	for (uint32_t i = 0; i < STRINGS_COUNT; i++)
+		if (string_get(r, i).n > STRING_BYTES_MAX)
+			return true;
+	return false;
+}
+
 static inline char *
 string_write(char *at, struct slice s)
 {
 	uint16_t n = (uint16_t)s.n;
 
 	memcpy(at, &n, LENGTH_BYTES);
-	if (n > 0)
-		memcpy(at + LENGTH_BYTES, s.p, n);
-	return at + LENGTH_BYTES + n;
+	at += LENGTH_BYTES;
+	return n == 0 ? at : slice_copy(at, s);	/* most are absent */
 }
 
 uint32_t
@@ -121,14 +129,13 @@ record_encode(const struct record *r, char *out, uint32_t size)
 	const uint16_t version = RECORD_VERSION;
 	struct record shorter;
 	size_t strings = 0;
-	bool lengths_fit = true;
 	char *at = out + sizeof(r->fixed);
 
 	CHECK(size >= least);
-#define X(name) strings += r->name.n; lengths_fit = lengths_fit && r->name.n <= STRING_BYTES_MAX;
+#define X(name) strings += r->name.n;
 	RECORD_STRINGS(X)
 #undef X
-	if (!lengths_fit || strings > size - least) {
+	if (strings > size - least || (strings > STRING_BYTES_MAX && has_endless_string(r))) {
 		shorter = *r;
 		fit(&shorter, size - least);
 		r = &shorter;

@@ -108,9 +108,7 @@ scratch_dup(struct scratch *s, struct slice from)
 
 	if (!p)
 		return NULL;
-	if (from.n)
-		memcpy(p, from.p, from.n);
-	p[from.n] = '\0';
+	*slice_copy(p, from) = '\0';
 	return p;
 }
 

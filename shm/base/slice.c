@@ -17,7 +17,7 @@ slice_ieq(struct slice a, struct slice b)
 	if (slice_eq(a, b))	/* most texts are written as they are meant */
 		return true;
 	for (size_t i = 0; i < a.n; i++)
-		if (lower(a.p[i]) != lower(b.p[i]))
+		if (a.p[i] != b.p[i] && lower(a.p[i]) != lower(b.p[i]))
 			return false;
 	return true;
 }

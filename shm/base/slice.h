@@ -39,6 +39,34 @@ slice_starts(struct slice s, struct slice prefix)
 	return s.n >= prefix.n && memcmp(s.p, prefix.p, prefix.n) == 0;
 }
 
+static inline char *
+slice_copy(char *to, struct slice s)
+{
+	/* memcpy() without a call for what is short, as most texts are: two
+	 * pieces that may overlap. The place behind the copy comes back. */
+#define PIECES(bytes) do { \
+	char head[bytes], tail[bytes]; \
+	memcpy(head, s.p, bytes); \
+	memcpy(tail, s.p + s.n - bytes, bytes); \
+	memcpy(to, head, bytes); \
+	memcpy(to + s.n - bytes, tail, bytes); \
+} while (0)
+	if (s.n > 32)
+		memcpy(to, s.p, s.n);
+	else if (s.n > 16)
+		PIECES(16);
+	else if (s.n >= 8)
+		PIECES(8);
+	else if (s.n >= 4)
+		PIECES(4);
+	else if (s.n >= 2)
+		PIECES(2);
+	else if (s.n == 1)
+		*to = *s.p;
+#undef PIECES
+	return to + s.n;
+}
+
 bool slice_ieq(struct slice a, struct slice b);
 	/* ASCII case is ignored. */
 bool slice_contains(struct slice s, struct slice needle);

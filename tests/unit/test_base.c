@@ -118,6 +118,29 @@ json_strings_are_escaped(void **state)
 	buf_free(&b);
 }
 
+/* Of every length, and not a byte beside it. */
+static void
+slices_are_copied(void **state)
+{
+	char from[80], to[82], expected[82];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(from); i++)
+		from[i] = (char)('a' + i % 26);
+	for (size_t n = 0; n <= sizeof(from); n++) {
+		struct slice s = { malloc(n ? n : 1), n };	/* of its own, so that ASan sees a step too far */
+
+		memcpy((char *)s.p, from, n);
+		memset(to, '#', sizeof(to));
+		memset(expected, '#', sizeof(expected));
+		memcpy(expected + 1, from, n);
+		assert_ptr_equal(slice_copy(to + 1, s), to + 1 + n);
+		assert_memory_equal(to, expected, sizeof(to));
+		free((char *)s.p);
+	}
+	assert_ptr_equal(slice_copy(to, SLICE_NONE), to);
+}
+
 /* Pieces of all sizes: aligned, apart from each other, within the ceiling. */
 static void
 scratch_hands_out_what_it_may(void **state)
@@ -217,6 +240,7 @@ main(void)
 		cmocka_unit_test(numbers_are_whole_and_in_range),
 		cmocka_unit_test(a_buffer_keeps_its_ceiling),
 		cmocka_unit_test(json_strings_are_escaped),
+		cmocka_unit_test(slices_are_copied),
 		cmocka_unit_test(scratch_hands_out_what_it_may),
 		cmocka_unit_test(clocks_go_on_and_are_written),
 		cmocka_unit_test(the_log_is_a_json_object_a_line),

@@ -140,13 +140,13 @@ find_head_end(struct http1 *h, const char *p, size_t n, struct line_ends *ends)
 	uint32_t lines = h->lines;
 
 	for (; (cr = next_control(p, line, n)) < n; line = cr + 2) {
-		if (p[cr] != '\r' || (cr + 1 < n && p[cr + 1] != '\n')) {
+		if (cr + 1 == n && p[cr] == '\r')
+			break;		/* its LF may come */
+		if (cr + 1 == n || memcmp(p + cr, "\r\n", 2) != 0) {
 			broken(h, 400, p[cr] == '\n' ? "a line of the head does not end in CR LF"
 			    : "a control byte in the head");
 			return -1;
 		}
-		if (cr + 1 == n)
-			break;
 		if (cr > line) {
 			if (lines <= HTTP_HEADERS_MAX)
 				ends->at[lines] = (uint32_t)cr;
@@ -259,18 +259,19 @@ read_status_line(struct http1 *h, struct slice line)
 	return true;
 }
 
+/* The header's value, as it stands in its line: white space or a CR ends it. */
 static bool
 is_plain_host(struct slice host)
 {
 	static const bool elsewhere[256] = {
 		[' '] = true, ['\t'] = true, [','] = true, ['/'] = true, ['@'] = true, ['?'] = true, ['#'] = true,
-		['\\'] = true,
+		['\\'] = true, ['\r'] = true,
 	};
+	const char *p = host.p;
 
-	for (const char *p = host.p, *end = p + host.n; p < end; p++)
-		if (elsewhere[(unsigned char)*p])
-			return false;
-	return true;
+	while (!elsewhere[(unsigned char)*p])
+		p++;
+	return p == host.p + host.n;
 }
 
 /* Decimal digits, nothing else, and no more than a signed number holds. */
@@ -468,7 +469,8 @@ begin_body(struct http1 *h)
 	return HTTP1_HEAD;
 }
 
-/* A request line that every version of llhttp takes: no need to ask it. */
+/* A request line that every version of llhttp takes: no need to ask it. A
+ * space stands behind the target. */
 static bool
 is_plain_request(const struct http1_head *head)
 {
@@ -476,7 +478,7 @@ is_plain_request(const struct http1_head *head)
 
 	if (*p != '/' || !(slice_eq(head->method, SLICE("POST")) || slice_eq(head->method, SLICE("GET"))))
 		return false;
-	while (p < end && target_bytes[(unsigned char)*p])
+	while (target_bytes[(unsigned char)*p])
 		p++;
 	return p == end;
 }
@@ -690,12 +692,10 @@ http1_eof(struct http1 *h)
 /* ---- reading heads ---- */
 
 struct slice
-http1_find(const struct http1_head *head, const char *name)
+http1_find_name(const struct http1_head *head, struct slice name)
 {
-	size_t n = strlen(name);
-
 	for (uint32_t i = 0; i < head->headers_count; i++)
-		if (head->headers[i].name.n == n && memcmp(head->headers[i].name.p, name, n) == 0)
+		if (slice_eq(head->headers[i].name, name))
 			return head->headers[i].value;
 	return SLICE_NONE;
 }
@@ -718,14 +718,18 @@ fixed_hop_by_hop(struct slice name)
 }
 
 bool
-http1_hop_by_hop(const struct http1_head *head, struct slice name)
+http1_option(const struct http1_head *head, struct slice name)
 {
-	if (fixed_hop_by_hop(name) || slice_starts(name, SLICE("proxy-")))
-		return true;
-	for (uint32_t i = 0; head->options && i < head->headers_count; i++)
+	for (uint32_t i = 0; i < head->headers_count; i++)
 		if (slice_eq(head->headers[i].name, SLICE("connection")) && list_names(head->headers[i].value, name))
 			return true;
 	return false;
+}
+
+bool
+http1_hop_by_hop(const struct http1_head *head, struct slice name)
+{
+	return fixed_hop_by_hop(name) || slice_starts(name, SLICE("proxy-")) || http1_connection_names(head, name);
 }
 
 const char *

@@ -82,8 +82,22 @@ enum http1_event http1_eof(struct http1 *h);
 	 * MORE between messages, ERROR in the middle of one. */
 void http1_free(struct http1 *h);
 
-struct slice http1_find(const struct http1_head *head, const char *name);
+struct slice http1_find_name(const struct http1_head *head, struct slice name);
+static inline struct slice
+http1_find(const struct http1_head *head, const char *name)
+{
 	/* First header of that lower-case name; none if absent. */
+	return http1_find_name(head, slice_of(name));
+}
+
+bool http1_option(const struct http1_head *head, struct slice name);
+static inline bool
+http1_connection_names(const struct http1_head *head, struct slice name)
+{
+	/* Connection names this header: it is between us and the peer. */
+	return head->options && http1_option(head, name);
+}
+
 bool http1_hop_by_hop(const struct http1_head *head, struct slice name);
 	/* connection, keep-alive, proxy-*, te, trailer, transfer-encoding,
 	 * upgrade, and what Connection names. */
