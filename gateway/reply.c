@@ -19,16 +19,42 @@ text_begin(struct text *t, struct scratch *mem, size_t room)
 	return t->p != NULL;
 }
 
+/* How many decimal digits it has: 1233 / 4096 is a little more than log10(2). */
+static size_t
+digits_of(uint64_t value)
+{
+	static const uint64_t powers[] = {
+		0, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000, 10000000000, 100000000000,
+		1000000000000, 10000000000000, 100000000000000, 1000000000000000, 10000000000000000, 100000000000000000,
+		1000000000000000000, UINT64_C(10000000000000000000),
+	};
+	size_t least = (size_t)(64 - __builtin_clzll(value | 1)) * 1233 / 4096;
+
+	return least + (value >= powers[least]);
+}
+
+/* In place, two digits at a time: heads are full of numbers. */
 void
 text_int(struct text *t, int64_t value)
 {
-	char digits[20], *p = digits + sizeof(digits);
+	static const char pairs[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+	    "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+	uint64_t rest = (uint64_t)value;
+	size_t digits = digits_of(rest);
 
 	CHECK(value >= 0);
-	do
-		*--p = (char)('0' + value % 10);
-	while ((value /= 10) > 0);
-	text_add(t, (struct slice){ p, (size_t)(digits + sizeof(digits) - p) });
+	if (digits > t->room - t->n) {
+		t->overflow = true;
+		return;
+	}
+	t->n += digits;
+	char *p = t->p + t->n;
+	for (; rest >= 100; rest /= 100)
+		memcpy(p -= 2, pairs + 2 * (rest % 100), 2);
+	if (rest >= 10)
+		memcpy(p - 2, pairs + 2 * rest, 2);
+	else
+		p[-1] = (char)('0' + rest);
 }
 
 void
@@ -45,7 +71,7 @@ void
 reply_own_headers(struct text *t, const struct request *r)
 {
 	text_add(t, SLICE("x-weir-request-id: "));
-	text_str(t, r->id);
+	text_add(t, (struct slice){ r->id, REQUEST_ID_BYTES - 1 });
 	text_add(t, SLICE("\r\n"));
 	if (r->rec.trace_id.n) {
 		text_add(t, SLICE("x-portkey-trace-id: "));

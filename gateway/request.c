@@ -75,7 +75,7 @@ request_new(struct client *c)
 	/* Its own copy: a record that waits for room outlives the connection. */
 	r->rec.remote_address = slice_of(scratch_dup(&r->mem, slice_of(c->address)));
 	make_id(r);
-	r->rec.request_id = slice_of(r->id);
+	r->rec.request_id = (struct slice){ r->id, REQUEST_ID_BYTES - 1 };
 	return r;
 }
 
