@@ -105,20 +105,29 @@ refuse_charges(struct request *r, int64_t now_mono_ns)
 	request_refuse(r, &words, "more than %d limits apply to this request", CHARGES_MAX);
 }
 
-static bool
-collect(struct request *r, struct limit_set *set, int64_t now_mono_ns)
+static struct limit_subject
+subject_of(const struct request *r)
 {
-	struct limit_subject subject = {
+	return (struct limit_subject){
 		.key_id = slice_of(r->key->id), .key_slug = slice_of(r->key->slug), .workspace = slice_of(r->key->workspace),
 		.user = slice_of(r->key->user), .provider = slice_of(r->provider->slug),
 		.provider_type = slice_of(r->provider->type), .model = r->model, .metadata = r->rec.metadata,
 		.config = r->config && !r->config_inline ? slice_of(r->config->slug) : SLICE_NONE,
 	};
+}
+
+static bool
+collect(struct request *r, struct limit_set *set, int64_t now_mono_ns)
+{
+	const struct settings *s = r->plane->settings;
+	struct limit_subject subject;
 	const struct limit_sources from = {
-		.key = r->key, .settings = r->plane->settings, .provider = r->provider, .subject = &subject,
+		.key = r->key, .settings = s, .provider = r->provider, .model = r->model, .subject = &subject,
 		.memo = r->worker->limit_memo, .free = r->route == ROUTE_COUNT_TOKENS,
 	};
 
+	if (s->policies_count > 0)
+		subject = subject_of(r);
 	if (limits_collect(&from, &r->bound, set))
 		return true;
 	refuse_charges(r, now_mono_ns);

@@ -88,14 +88,6 @@ second_text(int64_t second)
 	return (struct slice){ k->text, 20 };
 }
 
-static void
-add_line(struct text *t, const char *name, int64_t value)
-{
-	text_str(t, name);
-	text_int(t, value);
-	text_add(t, SLICE("\r\n"));
-}
-
 /* The whole second that is not before it. */
 static int64_t
 second_of(int64_t ns)
@@ -105,72 +97,67 @@ second_of(int64_t ns)
 
 /* As OpenAI writes a duration, which is what readers of these lines parse. */
 static void
-add_duration(struct text *t, const char *name, int64_t ns)
+add_duration(struct text *t, int64_t ns)
 {
 	int64_t s = second_of(ns);
 	char out[64];
 
 	if (ns < NS_PER_S)
-		snprintf(out, sizeof(out), "%lldms\r\n", (long long)((ns + NS_PER_MS - 1) / NS_PER_MS));
+		snprintf(out, sizeof(out), "%lldms", (long long)((ns + NS_PER_MS - 1) / NS_PER_MS));
 	else if (s < 60)
-		snprintf(out, sizeof(out), "%llds\r\n", (long long)s);
+		snprintf(out, sizeof(out), "%llds", (long long)s);
 	else if (s < 3600)
-		snprintf(out, sizeof(out), "%lldm%llds\r\n", (long long)(s / 60), (long long)(s % 60));
+		snprintf(out, sizeof(out), "%lldm%llds", (long long)(s / 60), (long long)(s % 60));
 	else
-		snprintf(out, sizeof(out), "%lldh%lldm%llds\r\n", (long long)(s / 3600), (long long)(s / 60 % 60),
+		snprintf(out, sizeof(out), "%lldh%lldm%llds", (long long)(s / 3600), (long long)(s / 60 % 60),
 		    (long long)(s % 60));
-	text_str(t, name);
 	text_str(t, out);
 }
 
-struct names {
-	const char *limit, *left, *reset;
+/* What stands before, between and behind the numbers of one limit. */
+struct lines {
+	struct slice limit, left, reset;
 };
+#define LINES(limit, left, reset) { \
+	{ limit ": ", sizeof(limit ": ") - 1 }, \
+	{ "\r\n" left ": ", sizeof("\r\n" left ": ") - 1 }, \
+	{ "\r\n" reset ": ", sizeof("\r\n" reset ": ") - 1 } }
 
 static void
-add_anthropic(struct text *t, const struct names *names, const struct limit_tight *tight, int64_t wall_ns)
+add_lines(struct text *t, const struct lines *lines, const struct limit_tight *tight, int64_t wall_ns, bool duration)
 {
 	if (!tight->any)
 		return;
-	add_line(t, names->limit, tight->limit);
-	add_line(t, names->left, tight->left);
-	if (!tight->resets)
-		return;
-	text_str(t, names->reset);
-	text_add(t, second_text(second_of(wall_ns + tight->reset_ns)));
+	text_add(t, lines->limit);
+	text_int(t, tight->limit);
+	text_add(t, lines->left);
+	text_int(t, tight->left);
+	if (tight->resets) {
+		text_add(t, lines->reset);
+		if (duration)
+			add_duration(t, tight->reset_ns);
+		else
+			text_add(t, second_text(second_of(wall_ns + tight->reset_ns)));
+	}
 	text_add(t, SLICE("\r\n"));
-}
-
-static void
-add_portkey(struct text *t, const struct names *names, const struct limit_tight *tight)
-{
-	if (!tight->any)
-		return;
-	add_line(t, names->limit, tight->limit);
-	add_line(t, names->left, tight->left);
-	if (tight->resets)
-		add_duration(t, names->reset, tight->reset_ns);
 }
 
 void
 limit_headers_add(struct text *t, const struct limit_tightest *tightest, int64_t wall_ns, bool portkey)
 {
-	static const struct names requests = {
-		"anthropic-ratelimit-requests-limit: ", "anthropic-ratelimit-requests-remaining: ",
-		"anthropic-ratelimit-requests-reset: ",
-	}, tokens = {
-		"anthropic-ratelimit-tokens-limit: ", "anthropic-ratelimit-tokens-remaining: ",
-		"anthropic-ratelimit-tokens-reset: ",
-	}, portkey_requests = {
-		"x-ratelimit-limit-requests: ", "x-ratelimit-remaining-requests: ", "x-ratelimit-reset-requests: ",
-	}, portkey_tokens = {
-		"x-ratelimit-limit-tokens: ", "x-ratelimit-remaining-tokens: ", "x-ratelimit-reset-tokens: ",
-	};
+	static const struct lines requests = LINES("anthropic-ratelimit-requests-limit",
+	    "anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset");
+	static const struct lines tokens = LINES("anthropic-ratelimit-tokens-limit",
+	    "anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset");
+	static const struct lines portkey_requests = LINES("x-ratelimit-limit-requests",
+	    "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests");
+	static const struct lines portkey_tokens = LINES("x-ratelimit-limit-tokens",
+	    "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens");
 
-	add_anthropic(t, &requests, &tightest->requests, wall_ns);
-	add_anthropic(t, &tokens, &tightest->tokens, wall_ns);
+	add_lines(t, &requests, &tightest->requests, wall_ns, false);
+	add_lines(t, &tokens, &tightest->tokens, wall_ns, false);
 	if (!portkey)
 		return;
-	add_portkey(t, &portkey_requests, &tightest->requests);
-	add_portkey(t, &portkey_tokens, &tightest->tokens);
+	add_lines(t, &portkey_requests, &tightest->requests, wall_ns, true);
+	add_lines(t, &portkey_tokens, &tightest->tokens, wall_ns, true);
 }

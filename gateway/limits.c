@@ -52,7 +52,7 @@ add_models(struct collector *k)
 	for (uint32_t i = 0; i < p->model_limits_count; i++) {
 		const struct setting_model_limits *m = &p->model_limits[i];
 
-		if (slice_glob(slice_of(m->model), k->from->subject->model) && !add_all(k, &m->limits, LIMIT_OF_MODEL))
+		if (slice_glob(slice_of(m->model), k->from->model) && !add_all(k, &m->limits, LIMIT_OF_MODEL))
 			return false;
 	}
 	return true;

@@ -35,7 +35,8 @@ struct limit_sources {
 	const struct key *key;
 	const struct settings *settings;
 	const struct setting_provider *provider;
-	const struct limit_subject *subject;	/* subject->model: that goes upstream */
+	struct slice model;			/* that goes upstream */
+	const struct limit_subject *subject;	/* looked at if there are policies */
 	struct limit_memo *memo;
 	bool free;		/* the provider bills nothing: only requests and requests in flight are limited */
 };

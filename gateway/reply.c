@@ -12,23 +12,42 @@
 #define DEFER_BODY_BYTES_MAX 262144	/* a refused request's body that is still read to keep the connection */
 #define MESSAGE_BYTES_MAX 1024
 
+/* How many decimal digits it has: 1233 / 4096 is a little more than log10(2). */
+static size_t
+digits_of(uint64_t value)
+{
+	static const uint64_t powers[] = {
+		0, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000, 10000000000, 100000000000,
+		1000000000000, 10000000000000, 100000000000000, 1000000000000000, 10000000000000000, 100000000000000000,
+		1000000000000000000, UINT64_C(10000000000000000000),
+	};
+	size_t least = (size_t)(64 - __builtin_clzll(value | 1)) * 1233 / 4096;
+
+	return least + (value >= powers[least]);
+}
+
+/* In place, two digits at a time: heads are full of numbers. */
 void
 text_int(struct text *t, int64_t value)
 {
-	static const char pairs[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940"
-	    "41424344454647484950515253545556575859606162636465666768697071727374757677787980"
-	    "81828384858687888990919293949596979899";
-	char digits[20], *p = digits + sizeof(digits);
+	static const char pairs[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+	    "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
 	uint64_t rest = (uint64_t)value;
+	size_t digits = digits_of(rest);
 
 	CHECK(value >= 0);
-	for (; rest >= 10; rest /= 100) {
-		p -= 2;
-		memcpy(p, pairs + 2 * (rest % 100), 2);
+	if (digits > t->room - t->n) {
+		t->overflow = true;
+		return;
 	}
-	if (rest > 0 || p == digits + sizeof(digits))
-		*--p = (char)('0' + rest);
-	text_add(t, (struct slice){ p, (size_t)(digits + sizeof(digits) - p) });
+	t->n += digits;
+	char *p = t->p + t->n;
+	for (; rest >= 100; rest /= 100)
+		memcpy(p -= 2, pairs + 2 * (rest % 100), 2);
+	if (rest >= 10)
+		memcpy(p - 2, pairs + 2 * rest, 2);
+	else
+		p[-1] = (char)('0' + rest);
 }
 
 void

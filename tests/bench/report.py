@@ -77,6 +77,12 @@ def figures(bench, whole):
     out["stream_kib"] = round(memory["stream_kib"], 2) if memory else None
     out["idle_mib"] = round(memory["idle_kib"]["rss"] / 1024, 2) if memory else None
     out["start_ms"] = round(statistics.median(memory["start_ms"]), 1) if memory else None
+    ledger = raw.get("ledger", {})
+    for key, name, divisor in (("ledger_pair_us", "alone", 1000), ("ledger_contended_us", "contended", 1000),
+                               ("ledger_contended_p999_us", "contended_p999", 1), ("ledger_million_ratio", "million_ratio", 1),
+                               ("ledger_million_unfetched_ratio", "million_ratio_unfetched", 1),
+                               ("ledger_million_late_ratio", "million_ratio_late", 1), ("ledger_recovery_ms", "recovery_of_1000", 1)):
+        out[key] = round(ledger[name] / divisor, 3) if name in ledger else None
     out["scan_gb_per_s"] = min(raw["scan"].values()) if "scan" in raw else None
     for what in ("request", "request_claude_code", "event"):
         for name, key in (("weir", what), ("nginx", f"nginx_{what}")):
@@ -154,6 +160,19 @@ def memory_rows(table, whole):
     table.row("exec to first answer, ms", start, start_peer, None, None, "<= 200", start <= 200)
 
 
+def ledger_rows(table, out):
+    """What the ledger costs alone, without a proxy around it: nginx has none."""
+    for what, key, limit in (("admit + settle over 6 meters, processor time, us", "ledger_pair_us", None),
+                             ("the same by two processes on the same meters", "ledger_contended_us", 1),
+                             ("its p99.9 by the clock, us", "ledger_contended_p999_us", 20),
+                             ("a million meters beside ten, ratio of times", "ledger_million_ratio", 1.2),
+                             ("the same without fetching ahead", "ledger_million_unfetched_ratio", None),
+                             ("the same, settled 64 requests later", "ledger_million_late_ratio", None),
+                             ("recovery of 1,000 requests in flight, ms", "ledger_recovery_ms", 10)):
+        value = out[key]
+        table.row(what, value, None, None, None, f"<= {limit}" if limit else "", value is not None and value <= limit if limit else None)
+
+
 def table(bench, whole, out):
     t = Table()
     us = "processor time, us"
@@ -173,6 +192,7 @@ def table(bench, whole, out):
     paced_rows(t, whole, out)
     memory_rows(t, whole)
     t.row("scan of a 1 MB body, GB/s (slowest shape)", out["scan_gb_per_s"], None, None, None, ">= 1", (out["scan_gb_per_s"] or 0) >= 1)
+    ledger_rows(t, out)
     c = out["conditions"]
     notes = [f"{c['cpu']}, proxy on core {c['core_proxy']}, load and upstream on core {c['core_load']}; {c['nginx']}; "
              f"build {c['build']['buildtype']}, {bench.plan.rounds} rounds"]

@@ -60,7 +60,7 @@ world_open(struct world *w, const char *settings, const char *key)
 	};
 	w->from = (struct limit_sources){
 		.key = w->key, .settings = w->loaded.s, .provider = settings_provider(w->loaded.s, SLICE("main")),
-		.subject = &w->subject, .memo = w->memo,
+		.model = w->subject.model, .subject = &w->subject, .memo = w->memo,
 	};
 	assert_non_null(w->from.provider);
 }
@@ -139,7 +139,7 @@ others_are_not_meant(void **state)
 
 	(void)state;
 	world_open(&w, SETTINGS, "{\"id\":\"key_1123456789abcdef\",\"slug\":\"x\",\"workspace\":\"ops\",\"enabled\":true,\"hashes\":[]}");
-	w.subject.model = SLICE("claude-haiku-5-5");
+	w.from.model = w.subject.model = SLICE("claude-haiku-5-5");
 	w.subject.metadata = SLICE("{}");
 	assert_true(limits_collect(&w.from, &bound, &set));
 	expect_labels(&set, labels, 1);
