@@ -4,12 +4,13 @@
  * spin, which tries every order in which the processes can take their steps,
  * with a death between any two of them.
  *
- * Two workers serve requests: admit on two meters (or be refused and undo),
- * send, meter, settle. A master ends what dead workers left and starts them
- * again, a keeper stores the rings, one process only looks. A statement is one
- * store to shared memory; what stands in an atomic or d_step is one store with
- * the test's own notes beside it. Death is what the kernel makes of SIGKILL:
- * nothing more is done, and a lock that was held says so to the next one.
+ * Two workers serve requests: admit on two meters (or undo, as a load does that
+ * finds no row), send, meter, settle. A master ends what dead workers left and
+ * starts them again, a keeper stores the rings, one process only looks. A
+ * statement is one store to shared memory; what stands in an atomic or d_step
+ * is one store with the test's own notes beside it. Death is what the kernel
+ * makes of SIGKILL: nothing more is done, and a lock that was held says so to
+ * the next one.
  *
  * Each MUTANT_... is a protocol with one fault; run.py wants an error of each.
  * Not modelled: power loss (the arena does not survive it) and stores that
