@@ -29,8 +29,13 @@
 #include "shm/base/log.h"
 #include "shm/journal.h"
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25	/* Linux 6.1; the C library's headers may be older */
+#endif
+
 #define MAGIC "WEIR-SHM"
 #define PAGE_BYTES 4096
+#define HUGE_BYTES ((size_t)2 << 20)	/* of x86-64, and of most arm64; elsewhere nothing is lost */
 #define PATH_BYTES_MAX 4096
 
 #define INFLIGHT_MAX 65536u
@@ -186,10 +191,44 @@ file_trust(int fd, const char *boot, struct shm_header *h)
 	    memcmp(&h->at, &plan.at, sizeof(plan.at)) == 0 ? TRUSTED : FOREIGN;
 }
 
+/* At an address where the kernel can use large pages for it: with a million
+ * meters, most of the time of an admission would else go into finding out where
+ * its pages are. */
+static void *
+map_aligned(int fd, size_t bytes, int prot)
+{
+	char *room = mmap(NULL, bytes + HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (room == MAP_FAILED)
+		return MAP_FAILED;
+	size_t before = HUGE_BYTES - ((uintptr_t)room & (HUGE_BYTES - 1));
+	char *at = room + before;
+	munmap(room, before);
+	if (before < HUGE_BYTES)
+		munmap(at + bytes, HUGE_BYTES - before);
+	void *p = mmap(at, bytes, prot, MAP_SHARED | MAP_FIXED, fd, 0);
+	if (p == MAP_FAILED)
+		munmap(at, bytes);
+	return p;
+}
+
+/* Asks for large pages where the meters are. They are only faster: an old
+ * kernel, a file that is not in memory or memory in small pieces do no harm. */
+static void
+prefer_huge_pages(const struct arena *a)
+{
+	char *base = (char *)a->header;
+	size_t from = a->header->at.meters & ~(HUGE_BYTES - 1);
+	size_t to = (a->header->at.names + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1);
+
+	if ((size_t)a->header->sizes.meters * sizeof(struct shm_meter) >= HUGE_BYTES && to <= a->bytes)
+		(void)madvise(base + from, to - from, MADV_COLLAPSE);
+}
+
 static int
 map_file(struct arena *a, int fd, uint64_t bytes, bool writable)
 {
-	void *p = mmap(NULL, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
+	void *p = map_aligned(fd, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ);
 
 	if (p == MAP_FAILED)
 		return -1;
@@ -239,7 +278,10 @@ file_create(struct arena *a, const char *path, const struct arena_sizes *sizes, 
 		close(fd);
 		return -1;
 	}
-	return header_init(a->header, sizes, why, why_size);
+	if (header_init(a->header, sizes, why, why_size) < 0)
+		return -1;
+	prefer_huge_pages(a);
+	return 0;
 }
 
 static void
@@ -358,6 +400,7 @@ adopt(struct arena *a, int fd, const struct shm_header *h, const char *path, cha
 		close(fd);
 		return -1;
 	}
+	prefer_huge_pages(a);
 	ledger_repair(a);
 	if (ledger_lock_init(&a->header->ledger) != 0)
 		return fail(why, why_size, "this system has no robust locks between processes");

@@ -82,6 +82,8 @@ file_is_private_and_complete(void **state)
 	assert_int_equal(st.st_size, f->arena.bytes);
 	assert_true((uint64_t)st.st_blocks * 512 >= f->arena.bytes);
 	assert_int_not_equal(arena_epoch(&f->arena), 0);
+	/* Where large pages would fit. */
+	assert_int_equal((uintptr_t)f->arena.header % (2 << 20), 0);
 }
 
 static void
