@@ -142,8 +142,8 @@ describe('a provider that counts badly', () => {
 		await counting(w, { fault: { kind: 'stall_before_head' } });
 		const begin = performance.now();
 		refused(await w.ask({ key, body: long() }), 429, 'billing_error');
-		assert.ok(performance.now() - begin < 5000);
-		assert.equal(await waiting(w), 0);
+		assert.ok(performance.now() - begin < 60000, 'the provider stays silent for longer');
+		await waits(w, 0);
 	}));
 
 	test('a client that leaves meanwhile: the provider is left too', () => within({ workers: 1, settings: { budgets: { count_ms: 60000 } } }, async (w) => {
