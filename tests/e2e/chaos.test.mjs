@@ -11,21 +11,11 @@ import { test } from 'node:test';
 
 import { sha256 } from '../fake/memory.mjs';
 import { World, messageBody, messageRequest, until } from './harness.mjs';
+import { random } from './random.mjs';
 
 const SECONDS = Number(process.env.WEIR_CHAOS_SECONDS ?? 20);
 const SEED = Number(process.env.WEIR_CHAOS_SEED ?? Math.floor(Math.random() * 1e9));
 const CLIENTS = 32;
-
-/** mulberry32: the same numbers for the same seed. */
-function random(seed) {
-	let a = seed >>> 0;
-	return () => {
-		a = (a + 0x6d2b79f5) >>> 0;
-		let t = Math.imul(a ^ (a >>> 15), 1 | a);
-		t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-		return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-	};
-}
 
 /** One client: requests as long as `going` says so; what it saw of each. */
 async function load(world, key, number, going, seen) {

@@ -17,21 +17,11 @@ import { test } from 'node:test';
 import Anthropic from '@anthropic-ai/sdk';
 
 import { World, until } from './harness.mjs';
+import { random } from './random.mjs';
 
 const SECONDS = Number(process.env.WEIR_LEDGER_SECONDS ?? 15);
 const SEED = Number(process.env.WEIR_LEDGER_SEED ?? Math.floor(Math.random() * 1e9));
 const CLIENTS = 200, USERS = 20;
-
-/** mulberry32: the same numbers for the same seed. */
-function random(seed) {
-	let a = seed >>> 0;
-	return () => {
-		a = (a + 0x6d2b79f5) >>> 0;
-		let t = Math.imul(a ^ (a >>> 15), 1 | a);
-		t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-		return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-	};
-}
 
 /* What is billed for the prompt stays within what its bytes can hold, as a real bill does. */
 const SCRIPTS = [
