@@ -91,14 +91,14 @@ test(`${CLIENTS} SDK clients for ${SECONDS} s, workers dying: no budget is passe
 	http.globalAgent.maxSockets = Infinity;
 	const world = await World.open({ workers: 4, providerSettings: { usage_limits: [{ type: 'cost', credit_limit: 40, periodic_reset: 'monthly' }] },
 		settings: { workspaces: [{ slug: 'lab', usage_limits: [{ type: 'cost', credit_limit: 30, periodic_reset: 'weekly', mode: 'strict' }] }],
-			policies: [{ id: 'per-user', conditions: [{ key: 'metadata._user', value: '*' }], group_by: [{ key: 'metadata._user' }], type: 'cost', credit_limit: 0.1,
+			policies: [{ id: 'per-user', conditions: [{ key: 'metadata._user', value: '*' }], group_by: [{ key: 'metadata._user' }], type: 'cost', credit_limit: 0.06,
 				periodic_reset: 'daily' }] } });
 	try {
-		const key = await world.weir.key('ledger', '--workspace', 'lab', '--budget', '1.6', '--budget-period', 'monthly');
+		const key = await world.weir.key('ledger', '--workspace', 'lab', '--budget', '0.8', '--budget-period', 'monthly');
 		const seen = { finished: [], broken: 0, refused: 0, errors: 0 }, pick = random(SEED);
 		const end = Date.now() + SECONDS * 1000;
 		let killed = 0, looks = 0, most = -Infinity, over = null;
-		const killer = setInterval(() => { killed += killWorker(world, pick); }, 200);
+		const killer = setInterval(() => { killed += Date.now() < end ? killWorker(world, pick) : 0; }, 200);
 		const looker = (async () => {
 			while (Date.now() < end + 500) {
 				for (const meter of await limitsOf(world)) {
