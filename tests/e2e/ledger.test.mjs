@@ -32,12 +32,12 @@ const SCRIPTS = [
 	{ events: 4, tool: true, thinking: 2, usage: { input_tokens: 200, output_tokens: 700 } },
 ];
 
-/** One SDK client, until the time is over; what it saw. */
-async function load(world, key, number, end, seen) {
+/** One SDK client, as long as `going` says so; what it saw. */
+async function load(world, key, number, going, seen) {
 	const user = `user${number % USERS}`, pick = random(SEED + number);
 	const client = new Anthropic({ baseURL: `http://127.0.0.1:${world.weir.port}`, apiKey: key.secret, maxRetries: 0, timeout: 60000,
 		defaultHeaders: { 'x-portkey-metadata': JSON.stringify({ _user: user }) } });
-	while (Date.now() < end) {
+	while (going()) {
 		const params = { model: 'claude-sonnet-5-5', max_tokens: [500, 8000, 128000][Math.floor(pick() * 3)],
 			messages: [{ role: 'user', content: JSON.stringify({ fake: SCRIPTS[Math.floor(pick() * SCRIPTS.length)] }) }] };
 		try {
@@ -96,11 +96,13 @@ test(`${CLIENTS} SDK clients for ${SECONDS} s, workers dying: no budget is passe
 	try {
 		const key = await world.weir.key('ledger', '--workspace', 'lab', '--budget', '0.8', '--budget-period', 'monthly');
 		const seen = { finished: [], broken: 0, refused: 0, errors: 0 }, pick = random(SEED);
-		const end = Date.now() + SECONDS * 1000;
 		let killed = 0, looks = 0, most = -Infinity, over = null;
-		const killer = setInterval(() => { killed += Date.now() < end ? killWorker(world, pick) : 0; }, 200);
+		/* A busy machine takes longer for as much. */
+		const begin = Date.now(), enough = () => looks >= SECONDS / 3 && killed >= SECONDS && seen.finished.length >= SECONDS * 10;
+		const going = () => Date.now() < begin + SECONDS * 1000 || (!enough() && Date.now() < begin + SECONDS * 8000);
+		const killer = setInterval(() => { killed += going() ? killWorker(world, pick) : 0; }, 200);
 		const looker = (async () => {
-			while (Date.now() < end + 500) {
+			while (going()) {
 				for (const meter of await limitsOf(world)) {
 					if (meter.kind !== 'budget' || meter.mode === 'postpaid')
 						continue;
@@ -113,14 +115,14 @@ test(`${CLIENTS} SDK clients for ${SECONDS} s, workers dying: no budget is passe
 			}
 		})();
 		try {
-			await Promise.all([looker, ...Array.from({ length: CLIENTS }, (_, i) => load(world, key, i, end, seen))]);
+			await Promise.all([looker, ...Array.from({ length: CLIENTS }, (_, i) => load(world, key, i, going, seen))]);
 		} finally {
 			clearInterval(killer);
 		}
 		console.log(`# ${seen.finished.length} finished, ${seen.broken} broken, ${seen.refused} refused, ${seen.errors} errors; ${killed} workers killed; ` +
 			`${looks} looks, max(spent + held - limit) = ${most} nano-dollars`);
 		assert.equal(over, null, JSON.stringify(over));
-		assert.ok(looks > SECONDS / 4 && killed >= SECONDS && seen.finished.length > SECONDS * 5, JSON.stringify({ looks, killed }));
+		assert.ok(enough(), JSON.stringify({ looks, killed }));
 
 		await until(async () => (await world.provider.stats()).in_flight === 0, 'the provider is idle', 60000);
 		await until(async () => {
