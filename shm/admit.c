@@ -20,7 +20,7 @@ struct want {
 	struct standing st;
 	uint64_t what;
 	int64_t period_index;	/* of now, for a budget */
-	int64_t most, least;	/* amounts at both ends of the demand */
+	int64_t most, least;	/* if it clamps: amounts at both ends of the demand */
 	int64_t amount;		/* at the demand, in the meter's unit */
 	int64_t cost;		/* that, raw; 0 if postpaid */
 	int64_t own;		/* raw, of the first on a meter: what this request has of it so far */
@@ -34,6 +34,7 @@ struct asking {
 	uint32_t n;
 	uint32_t share;
 	int64_t most, floor;	/* of the demand */
+	bool clamps;		/* one of the charges may lower it */
 	struct moment at;
 	struct want want[CHARGES_MAX];
 };
@@ -103,6 +104,7 @@ asking_begin(struct asking *q, struct charge *charges, uint32_t n, const struct 
 	q->most = d ? d->most : 0;
 	q->floor = d && d->floor < d->most ? d->floor : q->most;
 	q->share = d ? d->share : 1;
+	q->clamps = false;
 	CHECK(q->floor >= 0 && q->share >= 1);
 	for (uint32_t i = 0; i < n; i++) {
 		const struct charge *c = &charges[i];
@@ -112,9 +114,12 @@ asking_begin(struct asking *q, struct charge *charges, uint32_t n, const struct 
 		w->period_index = c->kind == METER_BUDGET ? moment_period(&q->at, w->what) : 0;
 		w->first = first_on_meter(charges, i);
 		ask(q, i, q->most);
-		w->clamps = may_clamp(c);
-		w->most = w->amount;
-		w->least = w->clamps ? charge_amount(c, q->floor) : w->most;
+		w->clamps = q->floor < q->most && may_clamp(c);
+		if (w->clamps) {
+			q->clamps = true;
+			w->most = w->amount;
+			w->least = charge_amount(c, q->floor);
+		}
 	}
 }
 
@@ -193,7 +198,7 @@ demand_granted(const struct asking *q, bool alone, uint32_t *lowered_by)
 	int64_t granted = q->most;
 
 	*lowered_by = q->n;
-	for (uint32_t i = 0; i < q->n; i++) {
+	for (uint32_t i = 0; q->clamps && i < q->n; i++) {
 		const struct want *w = &q->want[i];
 		int64_t share_of_most;
 
@@ -289,10 +294,11 @@ static bool
 has_room(struct asking *q, bool alone, struct refusal *why)
 {
 	uint32_t refused = q->n;
+	const struct charge *c = q->charges;
+	struct want *w = q->want;
 
-	for (uint32_t i = 0; i < q->n; i++) {
-		const struct charge *c = &q->charges[i];
-		struct want *w = &q->want[i], *first = &q->want[w->first];
+	for (uint32_t i = 0; i < q->n; i++, c++, w++) {
+		struct want *first = &q->want[w->first];
 		int64_t own = w->first == i ? 0 : first->own;
 		int64_t left = w->st.capacity - add_capped(used_of(&w->st, alone), own);
 
