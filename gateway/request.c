@@ -376,7 +376,8 @@ request_finish(struct request *r, enum record_outcome outcome, bool complete)
 		r->exchange = NULL;
 	}
 	timepoint_remove(&r->quiet);
-	admission_leave(r);
+	if (r->admission != ADMISSION_OPEN)
+		admission_leave(r);
 	r->client = NULL;
 	step_settle(r, outcome);
 	if (r->page || r->unrecorded) {		/* no room: the worker's tick goes on with it */

@@ -153,6 +153,8 @@ enum step step_admit(struct request *r);
 	/* STOP may be a wait: then the request is sent, or refused, later. */
 void step_send(struct request *r);
 struct text;
+void serve_head_lines(const struct setting_provider *p, struct buf *out);
+	/* What all heads to a provider have in common: once, for the plane. */
 bool serve_head(struct request *r, enum route route, size_t body_bytes, struct text *t) MUST_CHECK;
 	/* The head of a request to the provider, in body_mem. false: no memory. */
 void step_settle(struct request *r, enum record_outcome outcome);

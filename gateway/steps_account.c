@@ -10,6 +10,8 @@
 #include "shm/base/clock.h"
 #include "shm/metrics.h"
 
+_Static_assert(TOKENS_WEB_SEARCHES == TOKENS_CLASSES - 1, "total_of() sums what comes before it");
+
 /* A stream that broke off before its message_delta reported no output tokens
  * but those of message_start. A token has about four bytes of text in English
  * and fewer elsewhere: three err on the side of too many. */
@@ -50,9 +52,8 @@ total_of(const int64_t tokens[TOKENS_CLASSES])
 {
 	int64_t total = 0;
 
-	for (int c = 0; c < TOKENS_CLASSES; c++)
-		if (c != TOKENS_WEB_SEARCHES && tokens[c] > 0)
-			total += tokens[c] < USAGE_TOKENS_MAX ? tokens[c] : USAGE_TOKENS_MAX;
+	for (int c = 0; c < TOKENS_WEB_SEARCHES; c++)	/* the last class; each is at most USAGE_TOKENS_MAX */
+		total += tokens[c];
 	return total;
 }
 
@@ -183,7 +184,8 @@ settle(struct request *r)
 	if (v == SETTLE_RING_FULL)
 		return false;
 	r->page = NULL;
-	admission_room(w);
+	if (w->waiting_count > 0)
+		admission_room(w);
 	return true;
 }
 

@@ -67,29 +67,39 @@ head_room(const struct request *r)
 	return room;
 }
 
+/* From behind the target up to the body's length. */
+void
+serve_head_lines(const struct setting_provider *p, struct buf *out)
+{
+	/* At once, as a buffer that grows leaves copies behind. */
+	if (!buf_reserve(out, strlen(p->host) + (p->api_key ? strlen(p->api_key) : 0) + HEAD_SLACK))
+		return;
+	buf_printf(out, " HTTP/1.1\r\nhost: %s", p->host);
+	if (p->port != (p->tls ? 443 : 80))
+		buf_printf(out, ":%u", p->port);
+	buf_add_str(out, "\r\n");
+	if (p->api_key) {
+		buf_add_str(out, "x-api-key: ");
+		buf_add_str(out, p->api_key);
+		buf_add_str(out, "\r\n");
+	}
+	/* A compressed answer could not be metered, and event streams must not be. */
+	buf_add_str(out, "accept-encoding: identity\r\ncontent-length: ");
+}
+
 bool
 serve_head(struct request *r, enum route route, size_t body_bytes, struct text *t)
 {
-	const struct setting_provider *p = r->provider;
-	struct slice prefix = slice_of(p->path_prefix), host = slice_of(p->host), key = slice_of(p->api_key);
+	struct slice prefix = slice_of(r->provider->path_prefix);
+	struct slice lines = buf_slice(&r->plane->heads[r->provider - r->plane->settings->providers]);
 
-	if (!text_begin(t, &r->body_mem, head_room(r) + prefix.n + host.n + key.n))
+	if (!text_begin(t, &r->body_mem, head_room(r) + prefix.n + lines.n))
 		return false;
 	text_add(t, SLICE("POST "));
 	text_add(t, prefix);
 	text_str(t, route_rows[route].path);
 	text_add(t, r->query);
-	text_add(t, SLICE(" HTTP/1.1\r\nhost: "));
-	text_add(t, host);
-	if (p->port != (p->tls ? 443 : 80)) {
-		text_add(t, SLICE(":"));
-		text_int(t, p->port);
-	}
-	text_add(t, SLICE("\r\n"));
-	if (key.p)
-		text_header(t, SLICE("x-api-key"), key);
-	/* A compressed answer could not be metered, and event streams must not be. */
-	text_add(t, SLICE("accept-encoding: identity\r\ncontent-length: "));
+	text_add(t, lines);
 	text_int(t, (int64_t)body_bytes);
 	text_add(t, SLICE("\r\n"));
 	add_client_headers(t, r);

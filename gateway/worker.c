@@ -21,6 +21,7 @@
 #define LINGER_MS 5000		/* a client that does not close after our FIN */
 #define BACKLOG 4096
 #define KEYS_CACHED_MAX 65536
+#define HEAD_LINES_BYTES_MAX 65536	/* a host, a credential */
 #define GROUPS_KEPT_MAX 16384	/* of policies: about 5 MB, touched as they come */
 #define DUE_PER_TICK 4096	/* things expired in one tick: the rest waits for the next */
 
@@ -38,12 +39,15 @@ plane_new(struct worker *w, struct settings *s, const struct tls_ticket_keys *ke
 	p->settings = settings_get(s);
 	p->targets = calloc(s->providers_count + 1, sizeof(*p->targets));
 	p->count_again_ms = calloc(s->providers_count + 1, sizeof(*p->count_again_ms));
-	bool ok = p->targets && p->count_again_ms;
+	p->heads = calloc(s->providers_count + 1, sizeof(*p->heads));
+	bool ok = p->targets && p->heads && p->count_again_ms;
 	for (uint32_t i = 0; i < s->providers_count && ok; i++) {
 		const struct setting_provider *provider = &s->providers[i];
 		p->targets[i] = upstream_target(w->upstream, provider->host, provider->port, provider->tls,
 		    slice_of(provider->ca_pem), why, sizeof(why));
-		ok = p->targets[i] != NULL;
+		buf_init(&p->heads[i], HEAD_LINES_BYTES_MAX);
+		serve_head_lines(provider, &p->heads[i]);
+		ok = p->targets[i] != NULL && !p->heads[i].overflow;
 	}
 	if (ok && tls_wanted) {
 		p->tls = tls_server_new(slice_of(s->tls_cert_pem), slice_of(s->tls_key_pem), keys, why, sizeof(why));
@@ -72,6 +76,12 @@ plane_put(struct plane *p)
 	for (uint32_t i = 0; p->targets && i < p->settings->providers_count; i++)
 		if (p->targets[i])
 			target_put(p->targets[i]);
+	for (uint32_t i = 0; p->heads && i < p->settings->providers_count; i++) {
+		if (p->heads[i].n > 0)
+			explicit_bzero(p->heads[i].p, p->heads[i].n);	/* a credential is in it */
+		buf_free(&p->heads[i]);
+	}
+	free(p->heads);
 	free(p->targets);
 	free(p->count_again_ms);
 	if (p->tls)

@@ -43,6 +43,7 @@ struct plane {
 	uint32_t refs;
 	struct settings *settings;
 	struct target **targets;	/* by provider, in the order of settings */
+	struct buf *heads;		/* likewise: lines of a request's head that are always the same; secret */
 	uint64_t *count_again_ms;	/* likewise: when it may be asked to count again; it failed to */
 	struct tls_context *tls;	/* NULL: no TLS listener */
 };

@@ -20,11 +20,13 @@ struct want {
 	struct standing st;
 	uint64_t what;
 	int64_t period_index;	/* of now, for a budget */
+	int64_t most, least;	/* if it clamps: amounts at both ends of the demand */
 	int64_t amount;		/* at the demand, in the meter's unit */
 	int64_t cost;		/* that, raw; 0 if postpaid */
 	int64_t own;		/* raw, of the first on a meter: what this request has of it so far */
 	uint32_t first;		/* first charge on the same meter */
 	uint32_t hold;		/* of the first on a meter: which one in the page */
+	bool clamps;
 };
 
 struct asking {
@@ -32,6 +34,7 @@ struct asking {
 	uint32_t n;
 	uint32_t share;
 	int64_t most, floor;	/* of the demand */
+	bool clamps;		/* one of the charges may lower it */
 	struct moment at;
 	struct want want[CHARGES_MAX];
 };
@@ -49,6 +52,12 @@ static bool
 is_postpaid(const struct charge *c)
 {
 	return c->mode == MODE_POSTPAID && has_mode(c);
+}
+
+static bool
+may_clamp(const struct charge *c)
+{
+	return c->slope_milli > 0 && c->mode == MODE_CLAMP && has_mode(c);
 }
 
 static int64_t
@@ -95,6 +104,7 @@ asking_begin(struct asking *q, struct charge *charges, uint32_t n, const struct 
 	q->most = d ? d->most : 0;
 	q->floor = d && d->floor < d->most ? d->floor : q->most;
 	q->share = d ? d->share : 1;
+	q->clamps = false;
 	CHECK(q->floor >= 0 && q->share >= 1);
 	for (uint32_t i = 0; i < n; i++) {
 		const struct charge *c = &charges[i];
@@ -104,6 +114,12 @@ asking_begin(struct asking *q, struct charge *charges, uint32_t n, const struct 
 		w->period_index = c->kind == METER_BUDGET ? moment_period(&q->at, w->what) : 0;
 		w->first = first_on_meter(charges, i);
 		ask(q, i, q->most);
+		w->clamps = q->floor < q->most && may_clamp(c);
+		if (w->clamps) {
+			q->clamps = true;
+			w->most = w->amount;
+			w->least = charge_amount(c, q->floor);
+		}
 	}
 }
 
@@ -158,12 +174,6 @@ used_of(const struct standing *st, bool alone)
 	return alone ? larger(st->used - st->held, 0) : st->used;
 }
 
-static bool
-may_clamp(const struct charge *c)
-{
-	return c->slope_milli > 0 && c->mode == MODE_CLAMP && has_mode(c);
-}
-
 /* Units that the charge finds; charges before it on the same meter are served
  * with what they need at the floor. */
 static int64_t
@@ -188,21 +198,20 @@ demand_granted(const struct asking *q, bool alone, uint32_t *lowered_by)
 	int64_t granted = q->most;
 
 	*lowered_by = q->n;
-	for (uint32_t i = 0; i < q->n; i++) {
-		const struct charge *c = &q->charges[i];
+	for (uint32_t i = 0; q->clamps && i < q->n; i++) {
+		const struct want *w = &q->want[i];
 		int64_t share_of_most;
 
-		if (!may_clamp(c))
+		if (!w->clamps)
 			continue;
-		int64_t left = units_left(q, i, alone), least = charge_amount(c, q->floor);
-		if (larger(least, 1) > left) {
+		int64_t left = units_left(q, i, alone);
+		if (larger(w->least, 1) > left) {
 			*lowered_by = i;
 			return q->floor;
 		}
-		int64_t most = charge_amount(c, q->most);
-		if (!__builtin_mul_overflow(most, (int64_t)q->share, &share_of_most) && share_of_most <= left)
+		if (!__builtin_mul_overflow(w->most, (int64_t)q->share, &share_of_most) && share_of_most <= left)
 			continue;
-		int64_t demand = charge_demand(c, larger(left / q->share, least));
+		int64_t demand = charge_demand(&q->charges[i], larger(left / q->share, w->least));
 		if (demand < granted) {
 			granted = demand;
 			*lowered_by = i;
@@ -285,10 +294,11 @@ static bool
 has_room(struct asking *q, bool alone, struct refusal *why)
 {
 	uint32_t refused = q->n;
+	const struct charge *c = q->charges;
+	struct want *w = q->want;
 
-	for (uint32_t i = 0; i < q->n; i++) {
-		const struct charge *c = &q->charges[i];
-		struct want *w = &q->want[i], *first = &q->want[w->first];
+	for (uint32_t i = 0; i < q->n; i++, c++, w++) {
+		struct want *first = &q->want[w->first];
 		int64_t own = w->first == i ? 0 : first->own;
 		int64_t left = w->st.capacity - add_capped(used_of(&w->st, alone), own);
 

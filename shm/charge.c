@@ -11,15 +11,13 @@
 
 __extension__ typedef unsigned __int128 wide;	/* ISO C has no name for it */
 
-#define MILLI 1000
-
+/* slope * demand / 1000, rounded up, where the product is too large: it is taken
+ * apart. The rest of slope / 1000 is small. */
 int64_t
-charge_slope_amount(const struct charge *c, int64_t demand)
+charge_large_amount(const struct charge *c, int64_t demand)
 {
 	int64_t whole, rest;
 
-	/* slope * demand / 1000, rounded up, without a product that is too large:
-	 * the rest of slope / 1000 is small. */
 	if (__builtin_mul_overflow(c->slope_milli / MILLI, demand, &whole) ||
 	    __builtin_mul_overflow(c->slope_milli % MILLI, demand, &rest))
 		return INT64_MAX;

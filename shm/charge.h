@@ -37,14 +37,22 @@ charge_what(const struct charge *c)
 	return c->period == PERIOD_DAYS ? what | (uint64_t)c->days << 12 | (uint64_t)c->anchor << 21 : what;
 }
 
-int64_t charge_slope_amount(const struct charge *c, int64_t demand);
+#define MILLI 1000
+
+int64_t charge_large_amount(const struct charge *c, int64_t demand);
 
 /* In the meter's unit. */
 static inline int64_t
 charge_amount(const struct charge *c, int64_t demand)
 {
+	int64_t product;
+
 	CHECK((c->fixed | c->slope_milli | demand) >= 0);
-	return c->slope_milli == 0 ? c->fixed : charge_slope_amount(c, demand);
+	if (c->slope_milli == 0)
+		return c->fixed;
+	if (__builtin_mul_overflow(c->slope_milli, demand, &product) || product > INT64_MAX - MILLI)
+		return charge_large_amount(c, demand);
+	return add_capped(c->fixed, (product + MILLI - 1) / MILLI);
 }
 
 int64_t charge_demand(const struct charge *c, int64_t amount);

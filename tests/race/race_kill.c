@@ -88,12 +88,12 @@ keep(struct race *r)
 	struct booking tool = { .arena = &r->f.arena, .store = r->book.store, .random = own_random(KEEPER) };
 
 	while (!atomic_load(&r->notes->stop)) {
-		uint64_t what = book_draw(&tool.random, 20);
+		uint64_t what = book_draw(&tool.random, 16);
 
 		r->book.now = tool.now = race_now(r);
-		if (what == 0)
-			atomic_fetch_add(&r->notes->evicted, book_evict(&r->book, 1 + (uint32_t)book_draw(&tool.random, 12)));
-		else if (what == 1 && book_reset(&tool, BOOK_SMALL_BUDGET + (uint32_t)book_draw(&tool.random, 8)) == RESET_DONE)
+		if (what > 11)
+			atomic_fetch_add(&r->notes->evicted, book_evict(&r->book, BOOK_METERS));
+		else if (what == 0 && book_reset(&tool, BOOK_SMALL_BUDGET + (uint32_t)book_draw(&tool.random, 8)) == RESET_DONE)
 			atomic_fetch_add(&r->notes->resets, 1);
 		else
 			book_read(&r->book);

@@ -213,13 +213,12 @@ change_a_limit(void)
 static void
 compare_meter(const struct reference_meter *m)
 {
-	struct reference_view want;
 	struct meter_view v;
 
 	agree("presence of a meter", ledger_meter(&w.f.arena, m->id, w.f.now, &v), m->here);
 	if (!m->here)
 		return;
-	want = reference_look(m, w.f.now);
+	struct reference_view want = reference_look(m, w.f.now);
 	agree("spent", v.spent, want.spent);
 	agree("held", v.held, want.held);
 	agree("tokens", v.tokens, want.tokens);
@@ -429,59 +428,6 @@ is_open(uint32_t meter)
 			if (w.open[i].q.part[p].meter == meter)
 				return true;
 	return false;
-}
-
-/* A meter that left memory: was that right, and has the store what it knew? */
-static void
-gone(uint32_t meter)
-{
-	struct reference_meter *m = &w.r.meter[meter], stored = *m;
-
-	m->here = false;
-	if (m->group != REFERENCE_NONE)
-		w.r.meter[m->group].spent--;
-	if (m->kind != METER_BUDGET || m->unbooked)
-		return;
-	stored.period = m->stored.period;
-	stored.index = m->stored.index;
-	stored.spent = m->stored.known ? m->stored.spent : 0;
-	int64_t spent = reference_look(m, w.f.now).spent;
-	agree("what the store has of an evicted meter", m->stored.known ? reference_look(&stored, w.f.now).spent : 0, spent);
-}
-
-static void
-evict(void)
-{
-	bool may[REFERENCE_METERS_MAX];
-	uint64_t idle = draw(3), tick = ledger_tick(&w.f.arena);
-	uint32_t most = once_in(3) ? 1 + (uint32_t)draw(8) : ROWS, out = 0, left = 0;
-
-	w.doing = "an eviction";
-	agree("tick", (int64_t)tick, (int64_t)++w.r.tick);
-	drain();
-	for (uint32_t i = 0; i < w.r.meters; i++)
-		may[i] = reference_idle(&w.r, i, tick, idle, w.f.now) && !is_open(i);
-	uint32_t n = ledger_evict(&w.f.arena, tick, idle, most, w.f.now);
-	for (uint32_t i = 0; i < w.r.meters; i++) {
-		struct reference_meter *m = &w.r.meter[i];
-		struct meter_view v;
-
-		if (!m->here || ledger_meter(&w.f.arena, m->id, w.f.now, &v)) {
-			left += may[i];
-			continue;
-		}
-		if (m->kind != METER_GROUP)
-			agree("an evicted meter was idle", may[i], true);
-		out++;
-		gone(i);
-	}
-	for (uint32_t i = 0; i < w.r.meters; i++)
-		if (w.r.meter[i].kind == METER_GROUP && !w.r.meter[i].here)
-			agree("meters of an evicted group", (int64_t)w.r.meter[i].spent, 0);
-	agree("meters evicted", n, out);
-	if (n < most)
-		agree("idle meters that were left", left, 0);
-	w.count.evicted += n;
 }
 
 /* ---- requests ---- */
@@ -707,7 +653,7 @@ end_a_request(bool cancel)
 	w.count.cancelled += cancel;
 }
 
-/* The record of a dead worker's request stays as the draft was. */
+/* The record stays as the draft was. */
 static void
 finish(char *record, uint32_t *bytes, const struct metered *m, enum inflight_state state, void *arg)
 {
@@ -774,13 +720,71 @@ lose_a_worker(void)
 	agree("requests that were not reclaimed", ledger_reclaim(&w.f.arena, worker, finish, NULL, w.f.now), 0);
 }
 
+/* A meter that left memory: was that right, and has the store what it knew? */
+static void
+gone(uint32_t meter)
+{
+	struct reference_meter *m = &w.r.meter[meter], stored = *m;
+
+	m->here = false;
+	if (m->group != REFERENCE_NONE)
+		w.r.meter[m->group].spent--;
+	if (m->kind != METER_BUDGET || m->unbooked)
+		return;
+	stored.period = m->stored.period;
+	stored.index = m->stored.index;
+	stored.spent = m->stored.known ? m->stored.spent : 0;
+	int64_t spent = reference_look(m, w.f.now).spent;
+	agree("what the store has of an evicted meter", m->stored.known ? reference_look(&stored, w.f.now).spent : 0, spent);
+}
+
+static void
+evict(void)
+{
+	bool may[REFERENCE_METERS_MAX];
+	uint64_t idle = draw(3), tick = ledger_tick(&w.f.arena);
+	uint32_t most = once_in(3) ? 1 + (uint32_t)draw(8) : ROWS, out = 0, left = 0;
+
+	agree("tick", (int64_t)tick, (int64_t)++w.r.tick);
+	drain();
+	for (uint64_t i = draw(4); i > 0; i--)	/* work goes on while the keeper commits */
+		if (w.opened > 0 && once_in(2))
+			end_a_request(once_in(4));
+		else
+			request();
+	w.doing = "an eviction";
+	for (uint32_t i = 0; i < w.r.meters; i++)
+		may[i] = reference_idle(&w.r, i, tick, idle, w.f.now) && !is_open(i);
+	uint32_t n = ledger_evict(&w.f.arena, tick, idle, most, w.f.now);
+	for (uint32_t i = 0; i < w.r.meters; i++) {
+		struct reference_meter *m = &w.r.meter[i];
+		struct meter_view v;
+
+		if (!m->here || ledger_meter(&w.f.arena, m->id, w.f.now, &v)) {
+			left += may[i];
+			continue;
+		}
+		if (m->kind != METER_GROUP)
+			agree("an evicted meter was idle", may[i], true);
+		out++;
+		gone(i);
+	}
+	for (uint32_t i = 0; i < w.r.meters; i++)
+		if (w.r.meter[i].kind == METER_GROUP && !w.r.meter[i].here)
+			agree("meters of an evicted group", (int64_t)w.r.meter[i].spent, 0);
+	agree("meters evicted", n, out);
+	if (n < most)
+		agree("idle meters that were left", left, 0);
+	w.count.evicted += n;
+}
+
 static void
 reset_a_meter(void)
 {
 	uint32_t meter = (uint32_t)draw(w.r.meters);
 	struct reference_meter *m = &w.r.meter[meter];
-	char record[16];
 	struct ring_charge booked;
+	char record[16];
 
 	w.doing = "a reset";
 	for (uint32_t i = 0; i < sizeof(record); i++)
@@ -891,6 +895,5 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(agrees_with_the_reference) };
-
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
