@@ -22,8 +22,8 @@
 
 #define REQUESTS 5	/* in a life */
 #define PASSES 4	/* with other requests each */
-#define OFTEN 3		/* in the first pass one death in so many is followed by deaths in repair and reclaim */
-#define SELDOM 11	/* in the others */
+#define OFTEN 4		/* in the first pass one death in so many is followed by deaths in repair and reclaim */
+#define SELDOM 16	/* in the others */
 #define HOUR_NS (3600 * NS_PER_S)
 #define PLACES_MAX 4096	/* a power of two */
 
