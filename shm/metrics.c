@@ -40,6 +40,8 @@ status_column(uint16_t status)
 {
 	uint32_t low = 0, high = STATUSES_MAX - 1;	/* the last one stands outside the order */
 
+	if (status == metrics_statuses[0])
+		return 0;	/* nearly all */
 	while (low < high) {
 		uint32_t middle = (low + high) / 2;
 
@@ -51,21 +53,22 @@ status_column(uint16_t status)
 	return metrics_statuses[low] == status ? low : STATUSES_MAX - 1;
 }
 
-/* The first bucket whose bound is not less than the value. */
+/* The first bucket whose bound is not less than the value. The search begins at
+ * the first one whose bound is not less than the value's highest bit: one or two
+ * steps are left. */
 static uint32_t
 bucket_of(int64_t ns)
 {
-	uint32_t low = 0, high = METRICS_BUCKETS;
+	static const uint8_t first[] = {
+		0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6,
+		6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 15, 16, 17, 18, 18, 19, 19, 19,
+	};
+	size_t bit = (size_t)(63 - __builtin_clzll((uint64_t)ns | 1));
+	uint32_t i = bit < sizeof(first) ? first[bit] : METRICS_BUCKETS;
 
-	while (low < high) {
-		uint32_t middle = (low + high) / 2;
-
-		if (metrics_bounds_ns[middle] < ns)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	while (i < METRICS_BUCKETS && metrics_bounds_ns[i] < ns)
+		i++;
+	return i;
 }
 
 uint32_t
