@@ -204,7 +204,6 @@ book_one(MDB_cursor *meters, struct booking *b, struct arena *names)
 	struct meter_view view;
 	uint8_t id[ID_BYTES];
 	MDB_val key = { sizeof(id), id }, value;
-	size_t bytes;
 	bool fresh;
 	int rc;
 
@@ -216,7 +215,6 @@ book_one(MDB_cursor *meters, struct booking *b, struct arena *names)
 		return rc;
 	if (!fresh && !entry_read(&value, &level, &name))
 		return MDB_CORRUPTED;
-	bytes = fresh ? 0 : value.mv_size;
 	name = name_now(names, b, &level, name, &view);
 	if (meter_what_kind(b->what) == METER_BUCKET)
 		book_bucket(&level, b);
@@ -228,8 +226,7 @@ book_one(MDB_cursor *meters, struct booking *b, struct arena *names)
 	if (name.n > 0)
 		memcpy(entry.name, name.p, name.n);
 	value = (MDB_val){ sizeof(level) + name.n, &entry };
-	/* In place only at the same size: LMDB 0.9.31 refuses any other. */
-	return mdb_cursor_put(meters, &key, &value, value.mv_size == bytes ? MDB_CURRENT : 0);
+	return mdb_cursor_put(meters, &key, &value, fresh ? 0 : MDB_CURRENT);
 }
 
 static int
