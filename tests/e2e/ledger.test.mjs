@@ -22,6 +22,9 @@ import { random } from './random.mjs';
 const SECONDS = Number(process.env.WEIR_LEDGER_SECONDS ?? 15);
 const SEED = Number(process.env.WEIR_LEDGER_SEED ?? Math.floor(Math.random() * 1e9));
 const CLIENTS = 200, USERS = 20;
+const FINISHED_MIN = 50;
+/* Money for a few hundred requests in each quarter of a minute: it shall run out. */
+const SHARE = Math.max(1, SECONDS / 15);
 
 /* What is billed for the prompt stays within what its bytes can hold, as a real bill does. */
 const SCRIPTS = [
@@ -89,16 +92,16 @@ const limitsOf = async (world) => {
 
 test(`${CLIENTS} SDK clients for ${SECONDS} s, workers dying: no budget is passed, nothing is lost (seed ${SEED})`, async () => {
 	http.globalAgent.maxSockets = Infinity;
-	const world = await World.open({ workers: 4, providerSettings: { usage_limits: [{ type: 'cost', credit_limit: 40, periodic_reset: 'monthly' }] },
-		settings: { workspaces: [{ slug: 'lab', usage_limits: [{ type: 'cost', credit_limit: 30, periodic_reset: 'weekly', mode: 'strict' }] }],
-			policies: [{ id: 'per-user', conditions: [{ key: 'metadata._user', value: '*' }], group_by: [{ key: 'metadata._user' }], type: 'cost', credit_limit: 0.06,
+	const world = await World.open({ workers: 4, providerSettings: { usage_limits: [{ type: 'cost', credit_limit: 40 * SHARE, periodic_reset: 'monthly' }] },
+		settings: { workspaces: [{ slug: 'lab', usage_limits: [{ type: 'cost', credit_limit: 30 * SHARE, periodic_reset: 'weekly', mode: 'strict' }] }],
+			policies: [{ id: 'per-user', conditions: [{ key: 'metadata._user', value: '*' }], group_by: [{ key: 'metadata._user' }], type: 'cost', credit_limit: 0.2 * SHARE,
 				periodic_reset: 'daily' }] } });
 	try {
-		const key = await world.weir.key('ledger', '--workspace', 'lab', '--budget', '0.8', '--budget-period', 'monthly');
+		const key = await world.weir.key('ledger', '--workspace', 'lab', '--budget', (2 * SHARE).toFixed(2), '--budget-period', 'monthly');
 		const seen = { finished: [], broken: 0, refused: 0, errors: 0 }, pick = random(SEED);
 		let killed = 0, looks = 0, most = -Infinity, over = null;
 		/* A busy machine takes longer for as much. */
-		const begin = Date.now(), enough = () => looks >= SECONDS / 3 && killed >= SECONDS && seen.finished.length >= SECONDS * 10;
+		const begin = Date.now(), enough = () => looks >= SECONDS / 3 && killed >= SECONDS && seen.finished.length >= FINISHED_MIN;
 		const going = () => Date.now() < begin + SECONDS * 1000 || (!enough() && Date.now() < begin + SECONDS * 8000);
 		const killer = setInterval(() => { killed += going() ? killWorker(world, pick) : 0; }, 200);
 		const looker = (async () => {
