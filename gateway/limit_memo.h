@@ -2,8 +2,7 @@
  * gateway/limit_memo.h -- what a worker remembers about groups of policies.
  *
  * (policy, group value) -> the meter's id, its name, and the row where it was
- * last. By a SipHash under a key of this process, as in key_cache.c. Bounded;
- * the one that was not used for longest goes first.
+ * last. Bounded; the one that was not used for longest goes first (recent.h).
  */
 #ifndef WEIR_GATEWAY_LIMIT_MEMO_H
 #define WEIR_GATEWAY_LIMIT_MEMO_H
