@@ -72,9 +72,10 @@ price_request(struct request *r)
 	r->demand.share = s->clamp_share;
 	if (r->route == ROUTE_COUNT_TOKENS)
 		return;		/* free of charge */
+	r->floor_tokens = price_input_estimate(r->price, r->scan);
 	if (r->price) {
 		r->rec.price = slice_of(price_row_name(r->price));
-		r->floor_nusd = price_input_estimate_nusd(r->price, r->scan);
+		r->floor_nusd = price_input_nusd(r->price, r->floor_tokens);
 	} else {
 		r->rec.fixed.flags |= RECORD_FLAG(UNPRICED);
 		metrics_add(r->worker->arena, r->worker->index, COUNTER_UNPRICED, 1);
@@ -82,7 +83,6 @@ price_request(struct request *r)
 	/* A workspace can be pinned to the US without the request saying so: a
 	 * bound must allow for it. */
 	r->bound = price_bound(r->price, r->scan, body_has_text(r, "speed", "fast"), true);
-	r->floor_tokens = price_input_estimate_tokens(r->price, r->scan);
 	r->rec.fixed.asked_tokens = r->bound.output_tokens;
 	r->demand.most = r->bound.output_tokens;
 	r->demand.floor = floor_of(r);
@@ -193,7 +193,7 @@ load_level(struct request *r, struct limit_set *set, struct charge *c, struct no
 	uint64_t evictions = ledger_evictions(w->arena);
 	struct level level;
 
-	if (levels_reader_get(w->levels, c->id, &level) != 0) {
+	if (reader_level(w->store, c->id, &level) != 0) {
 		refuse_unreadable(r, set, now.mono_ns);
 		return false;
 	}

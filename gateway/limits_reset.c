@@ -133,7 +133,7 @@ find_meter(struct reset *r)
 
 /* A meter that is idle is in the store alone. */
 static int
-load(struct reset *r, struct levels_reader *levels)
+load(struct reset *r, struct reader *store)
 {
 	const struct meter_view *v = &r->before.view;
 	struct charge c = { .id = v->id, .kind = v->kind, .unit = v->unit, .period = v->period, .mode = v->mode, .days = v->days,
@@ -143,7 +143,7 @@ load(struct reset *r, struct levels_reader *levels)
 	for (int i = 0; i < LOAD_TRIES; i++) {
 		uint64_t evictions = ledger_evictions(&r->arena);
 
-		if (levels_reader_get(levels, v->id, &level) != 0)
+		if (reader_level(store, v->id, &level) != 0)
 			return failed("the level of \"%s\" cannot be read from the store", v->name);
 		switch (ledger_load(&r->arena, ledger_tools_row(&r->arena), &c, &level, evictions, tool_now())) {
 		case LOAD_DONE:
@@ -161,10 +161,10 @@ static int
 load_from_store(struct reset *r)
 {
 	char why[WHY_BYTES];
-	struct levels_reader *levels = levels_reader_open(r->store.folder, why, sizeof(why));
-	int status = levels ? load(r, levels) : failed("%s", why);
+	struct reader *store = reader_open(r->store.folder, why, sizeof(why));
+	int status = store ? load(r, store) : failed("%s", why);
 
-	levels_reader_close(levels);
+	reader_close(store);
 	return status;
 }
 

@@ -372,8 +372,8 @@ open_all(struct worker *w, const struct worker_boot *boot)
 		log_error("%s", why);
 		return false;
 	}
-	w->levels = levels_reader_open(boot->settings->data_dir, why, sizeof(why));
-	if (!w->levels) {
+	w->store = reader_open(boot->settings->data_dir, why, sizeof(why));
+	if (!w->store) {
 		log_error("%s", why);
 		return false;
 	}
@@ -431,7 +431,7 @@ worker_run(const struct worker_boot *boot)
 	metadata_memo_free(w.memo);
 	limit_memo_free(w.limit_memo);
 	prompt_counts_free(w.prompt_counts);
-	levels_reader_close(w.levels);
+	reader_close(w.store);
 	catalog_close(w.catalog);
 	free(w.listeners);
 	uv_loop_close(&w.loop);

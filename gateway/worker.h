@@ -58,7 +58,7 @@ struct worker {
 	struct metadata_memo *memo;
 	struct limit_memo *limit_memo;
 	struct prompt_counts *prompt_counts;
-	struct levels_reader *levels;	/* of meters that are not in memory */
+	struct reader *store;		/* for levels of meters that are not in memory */
 	struct upstream *upstream;
 
 	struct listener *listeners;

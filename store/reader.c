@@ -5,6 +5,9 @@
  * follows the log asks for the newest day again and again. A scan gives its
  * snapshot back every few thousand records: a reader that writes to a slow
  * terminal must not make the keeper's file grow.
+ *
+ * A look-up of one level keeps its read transaction and renews it, so that it is
+ * a few loads and stores in LMDB's reader table. After an error nothing is kept.
  */
 #include "store/records.h"
 
@@ -12,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "shm/base/log.h"
 #include "store/days.h"
 #include "store/folder.h"
 #include "store/levels.h"
@@ -22,6 +26,8 @@ struct reader {
 	char *data_dir;
 	struct day day;
 	struct levels levels;
+	MDB_txn *level_txn;	/* of reader_level(), kept and renewed; NULL before the first look-up */
+	bool failing;		/* the look-ups; has been logged */
 };
 
 struct scan {
@@ -50,13 +56,23 @@ reader_open(const char *data_dir, char *why, size_t why_size)
 	return r;
 }
 
+/* The next look opens it again. */
+static void
+forget_levels(struct reader *r)
+{
+	if (r->level_txn)
+		mdb_txn_abort(r->level_txn);
+	r->level_txn = NULL;
+	levels_close(&r->levels);
+}
+
 void
 reader_close(struct reader *r)
 {
 	if (!r)
 		return;
 	day_close(&r->day);
-	levels_close(&r->levels);
+	forget_levels(r);
 	free(r->data_dir);
 	free(r);
 }
@@ -156,4 +172,36 @@ reader_meters(struct reader *r, reader_meter_fn *each, void *arg)
 			return -1;
 	}
 	return levels_each(&r->levels, each, arg) ? -1 : 0;
+}
+
+static int
+look_up(struct reader *r, struct meter_id id, struct level *out)
+{
+	int rc = r->levels.env ? 0 : levels_open(&r->levels, r->data_dir, ENVIRONMENT_READ);
+
+	if (!rc)
+		rc = r->level_txn ? environment_renew(r->levels.env, r->level_txn)
+				  : environment_begin(r->levels.env, ENVIRONMENT_READ, &r->level_txn);
+	if (!rc)
+		rc = levels_get(&r->levels, r->level_txn, id, out);
+	if (!rc)
+		mdb_txn_reset(r->level_txn);
+	return rc;
+}
+
+int
+reader_level(struct reader *r, struct meter_id id, struct level *out)
+{
+	char why[512];
+	int rc = look_up(r, id, out);
+
+	if (rc) {
+		forget_levels(r);
+		if (!r->failing) {
+			environment_why(rc, "read the budget levels in", r->data_dir, why, sizeof(why));
+			log_error("%s", why);
+		}
+	}
+	r->failing = rc != 0;
+	return rc ? -1 : 0;
 }

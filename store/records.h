@@ -67,22 +67,12 @@ void writer_on_booked(struct writer *w, writer_booked_fn *booked, void *arg);
 	 * death in the moment between commit and call is the one way to miss one.)
 	 * For thresholds. */
 
-/* ---- levels, for a worker that meets a meter which is not in memory ---- */
-
-struct levels_reader;
-
-struct levels_reader *levels_reader_open(const char *data_dir, char *why, size_t why_size);
-	/* After the fork, once a process. No lock is taken by reading. */
-void levels_reader_close(struct levels_reader *r);
-int levels_reader_get(struct levels_reader *r, struct meter_id id, struct level *out) MUST_CHECK;
-	/* 0; out->known says whether the store has it. -1: it could not be read,
-	 * which must not be taken for "nothing was spent". */
-
-/* ---- reading: weir logs, admin, tests ---- */
+/* ---- reading: workers, tools, tests ---- */
 
 struct reader;
 
 struct reader *reader_open(const char *data_dir, char *why, size_t why_size);
+	/* After the fork, once a process (LMDB's rule). NULL: see why. */
 void reader_close(struct reader *r);
 typedef bool reader_each_fn(uint64_t id, const struct record *rec, const struct ring_charge *charges, uint32_t n, void *arg);
 	/* The charges were those of the request: aligned, valid during the call. */
@@ -99,5 +89,9 @@ struct stored_meter {
 typedef bool reader_meter_fn(const struct stored_meter *m, void *arg);
 int reader_meters(struct reader *r, reader_meter_fn *each, void *arg) MUST_CHECK;
 	/* Durable levels: what a worker would load. */
+int reader_level(struct reader *r, struct meter_id id, struct level *out) MUST_CHECK;
+	/* One of them, for whoever meets a meter that is not in memory: a few loads
+	 * and no lock. 0; out->known says whether the store has it. -1: it could
+	 * not be read, which must not be taken for "nothing was spent". */
 
 #endif

@@ -254,28 +254,28 @@ static void
 levels_are_loaded_one_by_one(void **state)
 {
 	struct store *s = *state;
-	struct levels_reader *r;
+	struct reader *r;
 	struct level level;
 
 	/* Not yet made: that is no "nothing was spent". */
-	r = levels_reader_open(s->folder, why, sizeof(why));
+	r = reader_open(s->folder, why, sizeof(why));
 	assert_non_null(r);
-	assert_int_equal(levels_reader_get(r, TOTAL_ID, &level), -1);
+	assert_int_equal(reader_level(r, TOTAL_ID, &level), -1);
 	open_writer(s);
-	assert_int_equal(levels_reader_get(r, TOTAL_ID, &level), 0);
+	assert_int_equal(reader_level(r, TOTAL_ID, &level), 0);
 	assert_false(level.known);
 	for (int i = 0; i < 3; i++) {
 		settle(s, 20);
 		flush_all(s);
-		assert_int_equal(levels_reader_get(r, TOTAL_ID, &level), 0);
+		assert_int_equal(reader_level(r, TOTAL_ID, &level), 0);
 		assert_true(level.known);
 		assert_int_equal(level.spent, s->spent);
 		assert_int_equal(meter_what_period(level.what).kind, PERIOD_TOTAL);
-		assert_int_equal(levels_reader_get(r, (struct meter_id){ 2, 77 }, &level), 0);
+		assert_int_equal(reader_level(r, (struct meter_id){ 2, 77 }, &level), 0);
 		assert_false(level.known);
 	}
-	levels_reader_close(r);
-	assert_null(levels_reader_open("/tmp/weir-no-such-folder", why, sizeof(why)));
+	reader_close(r);
+	assert_null(reader_open("/tmp/weir-no-such-folder", why, sizeof(why)));
 	assert_non_null(strstr(why, "/tmp/weir-no-such-folder"));
 }
 
@@ -286,7 +286,7 @@ buckets_are_stored_too(void **state)
 	struct store *s = *state;
 	struct charge c[STORE_CHARGES];
 	struct meter_view before, after;
-	struct levels_reader *r;
+	struct reader *r;
 	struct fixture fresh;
 	struct level level;
 
@@ -298,9 +298,9 @@ buckets_are_stored_too(void **state)
 	assert_int_equal(read_levels(s).named, 3);
 	assert_int_equal(read_levels(s).count, 3);
 
-	r = levels_reader_open(s->folder, why, sizeof(why));
-	assert_int_equal(levels_reader_get(r, BUCKET_ID, &level), 0);
-	levels_reader_close(r);
+	r = reader_open(s->folder, why, sizeof(why));
+	assert_int_equal(reader_level(r, BUCKET_ID, &level), 0);
+	reader_close(r);
 	fixture_open(&fresh, (struct arena_sizes){ .workers = 1, .inflight = 8, .ring_bytes = 65536, .meters = 64 });
 	fresh.now = (struct now){ 5 * NS_PER_S, s->f.now.wall_ns };	/* another boot */
 	store_charges(c);

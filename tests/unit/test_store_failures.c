@@ -336,11 +336,9 @@ assert_refused(struct store *s, const char *text)
 {
 	assert_null(writer_open(s->folder, why, sizeof(why)));
 	assert_non_null(strstr(why, text));
-	assert_null(reader_open(s->folder, why, sizeof(why)));
-	assert_non_null(strstr(why, text));
 	assert_null(catalog_open(s->folder, true, why, sizeof(why)));
 	assert_non_null(strstr(why, text));
-	assert_null(levels_reader_open(s->folder, why, sizeof(why)));
+	assert_null(reader_open(s->folder, why, sizeof(why)));
 	assert_non_null(strstr(why, text));
 	assert_non_null(strstr(why, s->folder));
 }

@@ -124,12 +124,12 @@ admit(struct charge *c, uint32_t n)
 {
 	writer_close(writer);
 
-	struct levels_reader *levels = levels_reader_open(data, why, sizeof(why));
+	struct reader *reader = reader_open(data, why, sizeof(why));
 	struct refusal refusal;
 	struct inflight *e = NULL;
 	struct level level;
 
-	assert_non_null(levels);
+	assert_non_null(reader);
 	for (uint32_t tries = 0; tries <= 2 * n && !e; tries++) {
 		enum ledger_verdict verdict = ledger_admit(&arena, 0, c, n, NULL, tool_now(), &e, &refusal);
 		uint64_t evictions = ledger_evictions(&arena);
@@ -137,10 +137,10 @@ admit(struct charge *c, uint32_t n)
 		assert_true(verdict == LEDGER_ADMITTED || verdict == LEDGER_UNKNOWN);
 		if (verdict == LEDGER_ADMITTED)
 			break;
-		assert_int_equal(levels_reader_get(levels, c[refusal.charge].id, &level), 0);
+		assert_int_equal(reader_level(reader, c[refusal.charge].id, &level), 0);
 		assert_int_equal(ledger_load(&arena, 0, &c[refusal.charge], &level, evictions, tool_now()), LOAD_DONE);
 	}
-	levels_reader_close(levels);
+	reader_close(reader);
 	writer_again();
 	assert_non_null(e);
 	return e;
