@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "gateway/request.h"
+#include "gateway/tool_text.h"
 #include "shm/base/clock.h"
 #include "shm/metrics.h"
 
@@ -28,32 +29,14 @@ struct refused {
 
 /* ---- amounts ---- */
 
-/* Exact, with as many digits as it takes, but two at least. */
-static void
-dollars(char out[AMOUNT_BYTES], int64_t nusd)
-{
-	int n = snprintf(out, AMOUNT_BYTES, "$%lld.%09lld", (long long)(nusd / NS_PER_S), (long long)(nusd % NS_PER_S));
-
-	for (int digits = 9; digits > 2 && out[n - 1] == '0'; digits--)
-		out[--n] = '\0';
-}
-
+/* "$0.25", "1234 tokens" */
 static void
 amount(char out[AMOUNT_BYTES], enum meter_unit unit, int64_t value)
 {
-	if (value < 0)
-		value = 0;
-	switch (unit) {
-	case UNIT_NUSD:
-		dollars(out, value);
-		break;
-	case UNIT_TOKENS:
-		snprintf(out, AMOUNT_BYTES, "%lld tokens", (long long)value);
-		break;
-	case UNIT_REQUESTS:
-		snprintf(out, AMOUNT_BYTES, "%lld requests", (long long)value);
-		break;
-	}
+	static const char *const behind[] = { [UNIT_REQUESTS] = " requests", [UNIT_TOKENS] = " tokens", [UNIT_NUSD] = "" };
+	char number[TOOL_AMOUNT_BYTES];
+
+	snprintf(out, AMOUNT_BYTES, "%s%s", tool_amount(unit, value > 0 ? value : 0, number), behind[unit]);
 }
 
 /* Would less output help: does the rest of the request fit into so much? */
@@ -255,10 +238,7 @@ refuse_budget(const struct refused *f)
 		return;
 	}
 	say_period(f, headers, sizeof(headers), period, sizeof(period));
-	if (unit == UNIT_NUSD)
-		amount(spent, unit, why->spent);
-	else
-		snprintf(spent, sizeof(spent), "%lld", (long long)why->spent);
+	tool_amount(unit, why->spent, spent);
 	amount(limit, unit, why->limit);
 	amount(held, unit, why->held);
 	amount(need, unit, why->need);

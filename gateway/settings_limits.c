@@ -41,7 +41,6 @@ take_limits(const struct draft_limits *raw, const struct limit_owner *owner, con
 		return;
 	out->limit = allocate(count, sizeof(*out->limit));
 	out->count = count;
-	out->has_cost = limits_have_cost(limits, count);
 	limits_copy(out->limit, limits, count);
 }
 

@@ -231,7 +231,6 @@ read_limits(struct build *b)
 		snprintf(b->limits_mistake, sizeof(b->limits_mistake), "%.*s", end ? (int)(end - text.p) : (int)text.n, text.p);
 	}
 	problems_free(&problems);
-	b->key.limits.has_cost = limits_have_cost(b->limits, b->key.limits.count);
 	return ok;
 }
 

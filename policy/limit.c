@@ -628,15 +628,6 @@ limit_charge_is_cost(const struct charge *c)
 	return c->kind == METER_BUDGET && c->unit == UNIT_NUSD;
 }
 
-bool
-limits_have_cost(const struct limit *limit, uint32_t count)
-{
-	for (uint32_t i = 0; i < count; i++)
-		if (limit_charge_is_cost(&limit[i].charge))
-			return true;
-	return false;
-}
-
 void
 limits_copy(struct limit *to, const struct limit *from, uint32_t count)
 {

@@ -47,14 +47,12 @@ struct limit_owner {
 struct limits {
 	struct limit *limit;
 	uint32_t count;
-	bool has_cost;		/* a budget of money is among them */
 };
 
 bool limits_parse(struct slice rate_limits, struct slice usage_limits, const struct limit_owner *owner,
     const char *path, struct limit out[LIMITS_MAX], uint32_t *count, struct problems *p) MUST_CHECK;
 	/* Raw JSON, each may be none or null. `path`: of the object that has the
 	 * two members, for messages ("workspaces[0]"; "" for a document). */
-bool limits_have_cost(const struct limit *limit, uint32_t count);
 void limits_copy(struct limit *to, const struct limit *from, uint32_t count);
 	/* A limit points into itself: it cannot be moved by memcpy() alone. */
 struct meter_id meter_id_of(const char *kind, struct slice id, const char *what);

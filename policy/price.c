@@ -265,8 +265,6 @@ bound_of(const struct price_row *r, const struct body_scan *s, bool fast, bool g
 	sum += (wide)searches_max(s) * r->base.pusd[TOKENS_WEB_SEARCHES] * PERMILLE3;
 	bound.input_nusd = nusd_of(sum, true);
 	bound.output_nusd_milli = saturate_wide((output * m + PERMILLE3 - 1) / PERMILLE3);
-	sum = (wide)bound.output_tokens * bound.output_nusd_milli;
-	bound.nusd = add(bound.input_nusd, saturate_wide((sum + 999) / 1000));
 	return bound;
 }
 
@@ -293,7 +291,7 @@ price_bound_counted(const struct price_row *r, const struct body_scan *s, bool f
 }
 
 int64_t
-price_input_estimate_tokens(const struct price_row *r, const struct body_scan *s)
+price_input_estimate(const struct price_row *r, const struct body_scan *s)
 {
 	int64_t n = saturate(s->text_bytes) / BYTES_A_TOKEN;
 
@@ -303,9 +301,7 @@ price_input_estimate_tokens(const struct price_row *r, const struct body_scan *s
 }
 
 int64_t
-price_input_estimate_nusd(const struct price_row *r, const struct body_scan *s)
+price_input_nusd(const struct price_row *r, int64_t tokens)
 {
-	int64_t n = price_input_estimate_tokens(r, s);
-
-	return nusd_of((wide)n * price_rates_of(r, n)->pusd[TOKENS_INPUT] * PERMILLE3, false);
+	return nusd_of((wide)tokens * price_rates_of(r, tokens)->pusd[TOKENS_INPUT] * PERMILLE3, false);
 }

@@ -46,9 +46,9 @@ int64_t price_cost_nusd(const struct price_book *b, const struct price_row *r,
 
 #define PRICE_IMAGE_TOKENS 5000	/* an image has at most 4,784: it is scaled down to 2,576 pixels */
 
+/* No answer to the request can cost more than input_nusd + output_tokens *
+ * output_nusd_milli / 1000, rounded up. */
 struct price_bound {
-	int64_t nusd;		/* no answer to this request can cost more:
-				 * = input_nusd + ceil(output_tokens * output_nusd_milli / 1000) */
 	int64_t input_nusd;	/* all but the output: prompt at its dearest, searches */
 	int64_t output_nusd_milli;	/* of one output token, thousandths of a nano-dollar (= pico-dollars), rounded up */
 	int64_t input_tokens;	/* upper bound of the prompt */
@@ -58,8 +58,9 @@ struct price_bound price_bound(const struct price_row *r, const struct body_scan
     bool fast, bool geo_us);
 	/*
 	 * Input at the dearest class that can apply, output, searches; absurd
-	 * numbers saturate. r NULL (unpriced): tokens, and no money. `fast`, `geo_us`: the answer may say so (a workspace
-	 * can be pinned to the US without the request asking for it).
+	 * numbers saturate. r NULL (unpriced): tokens, and no money. `fast`,
+	 * `geo_us`: the answer may say so (a workspace can be pinned to the US
+	 * without the request asking for it).
 	 *
 	 * A prompt has at most a token a byte of text, and PRICE_IMAGE_TOKENS an
 	 * image. What is not in the body (a PDF's compressed text, url and file
@@ -76,11 +77,11 @@ struct price_bound price_bound_counted(const struct price_row *r, const struct b
     bool fast, bool geo_us, int64_t prompt_tokens);
 	/* The same with the prompt as the provider counted it, which is documented
 	 * as an estimate: a margin of 2 % and 64 tokens is added here. */
-int64_t price_input_estimate_nusd(const struct price_row *r, const struct body_scan *s);
-	/* A likely cost of the input alone (about 4 bytes a token), for an
-	 * answer that never reported usage. */
-int64_t price_input_estimate_tokens(const struct price_row *r, const struct body_scan *s);
-	/* The tokens behind it; r may be NULL (unpriced). */
+int64_t price_input_estimate(const struct price_row *r, const struct body_scan *s);
+	/* The prompt's likely tokens (about 4 bytes each), for an answer that never
+	 * reported usage. r may be NULL (unpriced). */
+int64_t price_input_nusd(const struct price_row *r, int64_t tokens);
+	/* What so many uncached tokens cost. */
 
 /* Models, for GET /v1/models: rows of the book, newest first. */
 struct model_info {

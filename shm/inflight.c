@@ -175,7 +175,7 @@ ledger_inflight_count(const struct arena *a, uint32_t worker)
 static bool
 is_cost_budget(const struct shm_hold *h)
 {
-	uint32_t what = atomic_load_explicit(&h->what, memory_order_acquire);
+	uint32_t what = hold_what(h);
 
 	return WHAT_KIND(what) == METER_BUDGET && WHAT_UNIT(what) == UNIT_NUSD;
 }

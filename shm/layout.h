@@ -197,6 +197,12 @@ struct shm_hold {
 	_Atomic uint32_t what;		/* of the charge: lower half of shm_meter.what */
 };
 
+static inline uint32_t
+hold_what(const struct shm_hold *h)
+{
+	return atomic_load_explicit(&h->what, memory_order_acquire);
+}
+
 /*
  * A request in flight. Writer: its worker; after its death, the master.
  * `status` is journalled when it leaves or enters FREE; what else stands here

@@ -24,12 +24,6 @@ struct ending {
 	uint32_t record_bytes;
 };
 
-static uint32_t
-what_of(const struct shm_hold *h)
-{
-	return atomic_load_explicit(&h->what, memory_order_relaxed);
-}
-
 static struct shm_meter *
 meter_of(struct arena *a, const struct shm_hold *h)
 {
@@ -42,7 +36,7 @@ meter_of(struct arena *a, const struct shm_hold *h)
 static bool
 is_request_bucket(const struct shm_hold *h)
 {
-	return (what_of(h) & WHAT_TYPE_MASK) == (METER_BUCKET | UNIT_REQUESTS << 3);
+	return (hold_what(h) & WHAT_TYPE_MASK) == (METER_BUCKET | UNIT_REQUESTS << 3);
 }
 
 /* What the request has used, in the unit of the hold's meter. */
@@ -51,7 +45,7 @@ units_used(const struct shm_hold *h, const struct ending *end)
 {
 	if (end->cancel)
 		return 0;
-	switch ((enum meter_unit)WHAT_UNIT(what_of(h))) {
+	switch ((enum meter_unit)WHAT_UNIT(hold_what(h))) {
 	case UNIT_REQUESTS:
 		break;
 	case UNIT_TOKENS:
@@ -69,7 +63,7 @@ book_hold(const struct inflight *e, const struct shm_hold *h, const struct endin
 {
 	*out = (struct ring_charge){
 		.id = { word_get(&h->id_hi), word_get(&h->id_lo) },
-		.what = what_of(h),
+		.what = hold_what(h),
 		.held = word_get(&h->amount) == 0 ? 0 : (int64_t)word_get(&h->units),
 		.amount = units_used(h, end),
 		.step = word_get(&e->step),

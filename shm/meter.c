@@ -22,12 +22,6 @@ signed_of(const _Atomic uint64_t *w)
 	return (int64_t)word_get(w);
 }
 
-static uint64_t
-hold_what(const struct shm_hold *h)
-{
-	return atomic_load_explicit(&h->what, memory_order_relaxed);
-}
-
 /* ---- time ---- */
 
 /* The calendar is asked once a day: each period begins at some midnight. */

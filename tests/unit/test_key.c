@@ -72,7 +72,6 @@ a_plain_key_may_do_all(void **state)
 	assert_true(k->enabled && k->allow_config_override);
 	assert_null(k->user);
 	assert_int_equal(k->limits.count, 0);
-	assert_false(k->limits.has_cost);
 	assert_int_equal(k->expires_wall_ns, 0);
 	assert_true(key_model_allowed(k, SLICE("anything")));
 	key_free(k);
@@ -101,10 +100,10 @@ limits_become_charges(void **state)
 	assert_int_equal(l->charge.limit, INT64_C(9007199254740993));	/* no double has it */
 	assert_string_equal(l->name, "key team/alice cost");
 	assert_ptr_equal(l->charge.name, l->name);
-	assert_true(k->limits.has_cost);
+	assert_true(limit_charge_is_cost(&l->charge));
 	key_free(k);
 	k = compile(HEAD ",\"usage_limits\":[{\"type\":\"tokens\",\"credit_limit\":7}]" TAIL);
-	assert_false(k->limits.has_cost);
+	assert_false(limit_charge_is_cost(&k->limits.limit[0].charge));
 	key_free(k);
 }
 

@@ -180,7 +180,7 @@ budgets_have_units_and_periods(void **state)
 		assert_string_equal(l->label, rows[i].label);
 		assert_true(same(l->charge.id, meter_id_of("key", SLICE("key_1"), rows[i].what)));
 		assert_int_equal(limit_charge_is_cost(&l->charge), rows[i].unit == UNIT_NUSD);
-		assert_int_equal(limits_have_cost(l, 1), rows[i].unit == UNIT_NUSD);
+		assert_int_equal(limit_charge_is_cost(&l[0].charge), rows[i].unit == UNIT_NUSD);
 	}
 }
 
@@ -281,7 +281,7 @@ moved_limits_point_into_themselves(void **state)
 	memset(out, 0, sizeof(out));
 	assert_ptr_equal(copies[1].charge.name, copies[1].name);
 	assert_string_equal(copies[1].charge.name, "key eng/ci tokens rpm");
-	assert_false(limits_have_cost(copies, 2));
+	assert_false(limit_charge_is_cost(&copies[0].charge) || limit_charge_is_cost(&copies[1].charge));
 }
 
 static void

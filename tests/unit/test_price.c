@@ -339,6 +339,22 @@ complaints_name_the_place(void **state)
 
 /* Bounds */
 
+/* What an answer of so many tokens can cost: input_nusd + ceil(output * slope / 1000). */
+static int64_t
+linear(const struct price_bound *b, int64_t output)
+{
+	__extension__ __int128 sum = output;
+
+	sum = (sum * b->output_nusd_milli + 999) / 1000 + b->input_nusd;
+	return sum > INT64_MAX ? INT64_MAX : (int64_t)sum;
+}
+
+static int64_t
+total(struct price_bound b)
+{
+	return linear(&b, b.output_tokens);
+}
+
 static struct price_bound
 bound_of(const char *model, const char *body, bool fast, bool geo_us)
 {
@@ -359,23 +375,23 @@ bounds_follow_the_request(void **state)
 	(void)state;
 	assert_int_equal(b.input_tokens, (int64_t)strlen(plain) + 1024);
 	assert_int_equal(b.output_tokens, 1000);
-	assert_int_equal(b.nusd, b.input_tokens * 4000 + 1000 * 20000);
-	assert_int_equal(bound_of("claude-opus-5-5", plain, true, true).nusd, b.nusd * 22 / 10);
+	assert_int_equal(total(b), b.input_tokens * 4000 + 1000 * 20000);
+	assert_int_equal(total(bound_of("claude-opus-5-5", plain, true, true)), total(b) * 22 / 10);
 	/* Without max_tokens, or with nonsense: the model's ceiling. */
 	assert_int_equal(bound_of("claude-opus-5-5", "{}", false, false).output_tokens, 128000);
 	assert_int_equal(bound_of("claude-opus-5-5", "{\"max_tokens\":-7}", false, false).output_tokens, 128000);
 	assert_int_equal(bound_of("claude-opus-5-5", "{\"max_tokens\":0}", false, false).output_tokens, 0);
 	/* Cache writes are dearer; only where the request asks for them. */
 	b = bound_of("claude-opus-5-5", "{\"max_tokens\":0,\"cache_control\":{}}", false, false);
-	assert_int_equal(b.nusd, b.input_tokens * 5000);
+	assert_int_equal(total(b), b.input_tokens * 5000);
 	b = bound_of("claude-opus-5-5", "{\"max_tokens\":0,\"cache_control\":{\"ttl\":\"1h\"}}", false, false);
-	assert_int_equal(b.nusd, b.input_tokens * 8000);
+	assert_int_equal(total(b), b.input_tokens * 8000);
 	/* Searches, by the piece and by what they add to the prompt. */
 	b = bound_of("claude-opus-5-5", "{\"max_tokens\":0,\"tools\":[{\"type\":\"web_search_20250305\",\"max_uses\":3}]}", false, false);
-	assert_int_equal(b.nusd, b.input_tokens * 4000 + 30000000);
+	assert_int_equal(total(b), b.input_tokens * 4000 + 30000000);
 	assert_true(b.input_tokens > 3 * 16384);
 	b = bound_of("claude-opus-5-5", "{\"max_tokens\":0,\"tools\":[{\"type\":\"web_search_20250305\"}]}", false, false);
-	assert_int_equal(b.nusd, b.input_tokens * 4000 + 200000000);
+	assert_int_equal(total(b), b.input_tokens * 4000 + 200000000);
 	/* What the body does not hold is bounded by the window. */
 	static const char *const open[] = { "{\"thread\":{\"type\":\"continue\"}}", "{\"mcp_servers\":[]}",
 		"{\"messages\":[{\"content\":[{\"type\":\"document\",\"source\":{\"type\":\"url\",\"url\":\"u\"}}]}]}",
@@ -384,16 +400,9 @@ bounds_follow_the_request(void **state)
 		assert_int_equal(bound_of("claude-opus-5-5", open[i], false, false).input_tokens, 1000000);
 	/* A context that the provider sums up is paid twice. */
 	b = bound_of("claude-opus-5-5", "{\"max_tokens\":5,\"context_management\":{\"edits\":[{\"type\":\"compact_20260112\"}]}}", false, false);
-	assert_int_equal(b.nusd, 2 * (b.input_tokens * 4000 + 5 * 20000));
+	assert_int_equal(total(b), 2 * (b.input_tokens * 4000 + 5 * 20000));
 	b = bound_of("claude-opus-5-5", "{\"max_tokens\":5,\"context_management\":{\"edits\":[{\"type\":\"clear_thinking_20251015\"}]}}", false, false);
-	assert_int_equal(b.nusd, b.input_tokens * 4000 + 5 * 20000);
-}
-
-/* input_nusd + ceil(output * slope / 1000), for each output. */
-static int64_t
-linear(const struct price_bound *b, int64_t output)
-{
-	return b->input_nusd + (output * b->output_nusd_milli + 999) / 1000;
+	assert_int_equal(total(b), b.input_tokens * 4000 + 5 * 20000);
 }
 
 static void
@@ -405,14 +414,13 @@ bounds_are_linear_in_the_output(void **state)
 	(void)state;
 	assert_int_equal(b.output_nusd_milli, 20000000);
 	assert_int_equal(b.input_nusd, b.input_tokens * 4000);
-	assert_int_equal(b.nusd, linear(&b, 1000));
 	b = bound_of("claude-opus-5-5", plain, true, true);
 	assert_int_equal(b.output_nusd_milli, 44000000);
 	b = bound_of("claude-opus-5-5", "{\"max_tokens\":5,\"compaction\":{}}", false, false);
 	assert_int_equal(b.output_nusd_milli, 40000000);
 	b = bound_of("claude-opus-5-5", "{\"max_tokens\":7,\"tools\":[{\"type\":\"web_search_20250305\",\"max_uses\":3}]}", false, false);
 	assert_int_equal(b.input_nusd, b.input_tokens * 4000 + 30000000);
-	assert_int_equal(b.nusd, linear(&b, 7));
+	assert_int_equal(total(b), b.input_tokens * 4000 + 30000000 + 7 * 20000);
 }
 
 static void
@@ -432,7 +440,7 @@ slopes_are_rounded_up(void **state)
 	assert_true(body_scan(SLICE("{\"max_tokens\":10,\"compaction\":{}}"), &s, &error));
 	struct price_bound bound = price_bound(price_find(b, ANTHROPIC, SLICE("odd"), NOW), &s, false, true);
 	assert_int_equal(bound.output_nusd_milli, 2203);
-	assert_int_equal(bound.nusd, bound.input_nusd + 23);
+	assert_int_equal(total(bound), bound.input_nusd + 23);
 	price_book_free(b);
 }
 
@@ -448,15 +456,15 @@ unpriced_models_are_bounded_in_tokens(void **state)
 	struct price_bound b = price_bound(NULL, &s, true, true);
 	assert_int_equal(b.input_tokens, (int64_t)strlen(body) + 1024);
 	assert_int_equal(b.output_tokens, 70);
-	assert_int_equal(b.nusd, 0);
+	assert_int_equal(total(b), 0);
 	assert_int_equal(b.input_nusd, 0);
 	assert_int_equal(b.output_nusd_milli, 0);
-	assert_int_equal(price_input_estimate_tokens(NULL, &s), (int64_t)strlen(body) / 4);
+	assert_int_equal(price_input_estimate(NULL, &s), (int64_t)strlen(body) / 4);
 	s.has_max_tokens = false;
 	assert_int_equal(price_bound(NULL, &s, false, false).output_tokens, 128000);
 	s.text_bytes = UINT64_MAX;
 	assert_int_equal(price_bound(NULL, &s, false, false).input_tokens, 2000000);
-	assert_int_equal(price_input_estimate_tokens(NULL, &s), 2000000);
+	assert_int_equal(price_input_estimate(NULL, &s), 2000000);
 }
 
 static void
@@ -473,13 +481,13 @@ counted_prompts_have_a_margin(void **state)
 	struct price_bound loose = price_bound(r, &s, false, false), b = price_bound_counted(r, &s, false, false, 1000);
 	assert_int_equal(b.input_tokens, 1000 + 20 + 64);
 	assert_int_equal(b.input_nusd, b.input_tokens * 4000);
-	assert_int_equal(b.nusd, linear(&b, 1000));
+	assert_int_equal(total(b), b.input_tokens * 4000 + 1000 * 20000);
 	assert_int_equal(price_bound_counted(r, &s, false, false, 1001).input_tokens, 1001 + 21 + 64);
 	assert_int_equal(price_bound_counted(r, &s, false, false, 0).input_tokens, 64);
 	assert_int_equal(price_bound_counted(r, &s, false, false, -5).input_tokens, 64);
 	/* The looser bound is one too. */
 	assert_int_equal(price_bound_counted(r, &s, false, false, 1000000).input_tokens, loose.input_tokens);
-	assert_int_equal(price_bound_counted(r, &s, false, false, INT64_MAX).nusd, loose.nusd);
+	assert_int_equal(total(price_bound_counted(r, &s, false, false, INT64_MAX)), total(loose));
 }
 
 static void
@@ -529,7 +537,7 @@ long_prompts_are_bounded_at_the_dearer_step(void **state)
 	buf_add_str(&b, "\"}");
 	buf_add_char(&b, '\0');
 	struct price_bound bound = bound_of("claude-haiku-5-5", b.p, false, false);
-	assert_int_equal(bound.nusd, bound.input_tokens * 500 + 100 * 2500);
+	assert_int_equal(total(bound), bound.input_tokens * 500 + 100 * 2500);
 	/* No prompt is longer than the window. */
 	b.n -= 3;
 	for (int i = 0; i < 2000000; i++)
@@ -552,7 +560,7 @@ absurd_numbers_saturate(void **state)
 
 	(void)state;
 	assert_int_equal(b.output_tokens, INT64_MAX);
-	assert_int_equal(b.nusd, INT64_MAX);
+	assert_int_equal(total(b), INT64_MAX);
 	memset(&u, 0x7f, sizeof(u));	/* INT64_MAX and the like everywhere */
 	u.batch = u.fast = u.geo_us = u.unlisted = u.known = u.complete = u.iterations_overflow = true;
 	u.iterations_count = USAGE_ITERATIONS_MAX;
@@ -615,9 +623,17 @@ no_answer_passes_its_bound(void **state)
 		u.tokens[TOKENS_WEB_SEARCHES] = s.web_search_max_uses ? dice(s.web_search_max_uses + 1) : 0;
 		int64_t c = price_cost_nusd(book, r, ANTHROPIC, &u, NOW, &estimated);
 		/* An answer within a lower max_tokens: what a limit would have held for it. */
-		if (c > b.nusd || c > linear(&b, u.tokens[TOKENS_OUTPUT]))
-			fail_msg("%s: cost %lld above the bound %lld", price_row_name(r), (long long)c, (long long)b.nusd);
+		if (c > total(b) || c > linear(&b, u.tokens[TOKENS_OUTPUT]))
+			fail_msg("%s: cost %lld above the bound %lld", price_row_name(r), (long long)c, (long long)total(b));
 	}
+}
+
+static int64_t
+likely_nusd(const struct body_scan *s)
+{
+	const struct price_row *r = row("claude-opus-5-5", NOW);
+
+	return price_input_nusd(r, price_input_estimate(r, s));
 }
 
 static void
@@ -629,12 +645,11 @@ input_is_estimated_by_its_size(void **state)
 
 	(void)state;
 	assert_true(body_scan(slice_of(body), &s, &why));
-	assert_int_equal(price_input_estimate_nusd(row("claude-opus-5-5", NOW), &s), (int64_t)(strlen(body) / 4) * 4000);
-	assert_true(price_input_estimate_nusd(row("claude-opus-5-5", NOW), &s) <
-	    price_bound(row("claude-opus-5-5", NOW), &s, false, false).nusd);
+	assert_int_equal(likely_nusd(&s), (int64_t)(strlen(body) / 4) * 4000);
+	assert_true(likely_nusd(&s) < total(price_bound(row("claude-opus-5-5", NOW), &s, false, false)));
 	s.images = UINT32_MAX;
 	s.text_bytes = UINT64_MAX;
-	assert_int_equal(price_input_estimate_nusd(row("claude-opus-5-5", NOW), &s), INT64_C(4000) * 1000000);
+	assert_int_equal(likely_nusd(&s), INT64_C(4000) * 1000000);
 }
 
 int

@@ -38,16 +38,16 @@ limits_of_every_owner(void **state)
 	const struct setting_workspace *w;
 
 	assert_int_equal(v->limits.count, 2);
-	assert_true(v->limits.has_cost);
 	assert_string_equal(v->limits.limit[0].label, "provider rpm");
 	assert_string_equal(v->limits.limit[1].name, "provider main cost");
 	assert_ptr_equal(v->limits.limit[1].charge.name, v->limits.limit[1].name);
 	assert_true(is_meter(&v->limits.limit[1].charge, "provider", "main", "cost"));
+	assert_true(limit_charge_is_cost(&v->limits.limit[1].charge));
 	assert_int_equal(v->model_limits_count, 3);
 	assert_string_equal(v->model_limits[0].model, "claude-opus-*");
 	assert_string_equal(v->model_limits[0].limits.limit[0].name, "model main/claude-opus-* tokens");
 	assert_true(is_meter(&v->model_limits[0].limits.limit[0].charge, "model", "main/claude-opus-*", "tokens"));
-	assert_false(v->model_limits[0].limits.has_cost);
+	assert_false(limit_charge_is_cost(&v->model_limits[0].limits.limit[0].charge));
 	assert_string_equal(v->model_limits[1].limits.limit[0].label, "model concurrency");
 	assert_int_equal(v->model_limits[2].limits.count, 0);
 	assert_int_equal(l.s->providers[1].limits.count, 0);
