@@ -101,7 +101,7 @@ refuse_charges(struct request *r, int64_t now_mono_ns)
 	metrics_add(w->arena, w->index, COUNTER_REFUSED_LIMITS, 1);
 	if (may_say(&w->said_mono_ns.charges, now_mono_ns))
 		log_error("more than %d limits apply to a request of key %s/%s at provider %s: it is refused", CHARGES_MAX,
-		    r->key->workspace, r->key->slug, r->provider->slug);
+		    r->key->workspace.p, r->key->slug.p, r->provider->slug);
 	request_refuse(r, &words, "more than %d limits apply to this request", CHARGES_MAX);
 }
 
@@ -109,7 +109,7 @@ static struct limit_subject
 subject_of(const struct request *r)
 {
 	return (struct limit_subject){
-		.key_id = slice_of(r->key->id), .key_slug = slice_of(r->key->slug), .workspace = slice_of(r->key->workspace),
+		.key_id = r->key->id, .key_slug = r->key->slug, .workspace = r->key->workspace,
 		.user = slice_of(r->key->user), .provider = slice_of(r->provider->slug),
 		.provider_type = slice_of(r->provider->type), .model = r->model, .metadata = r->rec.metadata,
 		.config = r->config && !r->config_inline ? slice_of(r->config->slug) : SLICE_NONE,

@@ -134,7 +134,7 @@ render_requests(const struct metrics_view *v, const struct settings *s, struct b
 					continue;
 				snprintf(status, sizeof(status), "%u", metrics_statuses[c]);
 				buf_printf(out, "weir_requests_total{route=\"%s\",status=\"%s\",provider=\"%s\"} %" PRIu64 "\n",
-				    route_rows[r].name, metrics_statuses[c] ? status : "other",
+				    route_rows[r].name.p, metrics_statuses[c] ? status : "other",
 				    provider_label(s, p, provider), v->requests[r][p][c]);
 			}
 }

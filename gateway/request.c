@@ -162,7 +162,7 @@ head_is_acceptable(struct request *r)
 		return false;
 	}
 	r->rec.fixed.route = (uint8_t)r->route;
-	r->rec.route_name = slice_of(route_rows[r->route].name);
+	r->rec.route_name = route_rows[r->route].name;
 	if (r->worker->draining && route_rows[r->route].governed) {
 		r->keep_alive = false;
 		request_refuse(r, &draining, "this gateway is restarting; try again");

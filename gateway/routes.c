@@ -13,10 +13,13 @@
 #define SEGMENTS_MAX 16		/* prefix included; longer paths are not ours */
 
 const struct route_row route_rows[ROUTE_COUNT] = {
-	[ROUTE_NONE] = { .name = "none", .method = "", .path = "" },
-#define X(id, name, method, path, key, gate, provider) [ROUTE_##id] = { name, method, path, key, gate, provider },
+#define TEXT(s) { s, sizeof(s) - 1 }
+	[ROUTE_NONE] = { .name = TEXT("none"), .method = TEXT(""), .path = TEXT("") },
+#define X(id, name, method, path, key, gate, provider) \
+	[ROUTE_##id] = { TEXT(name), TEXT(method), TEXT(path), key, gate, provider },
 	ROUTES(X)
 #undef X
+#undef TEXT
 };
 _Static_assert(ROUTE_COUNT <= ROUTES_MAX, "shm/limits.h: a row of counters a route");
 
@@ -80,7 +83,7 @@ row_matches(const struct route_row *row, const struct segments *s, struct slice 
 {
 	struct segments pattern;
 
-	if (!split(slice_of(row->path), &pattern) || pattern.count != s->count)
+	if (!split(row->path, &pattern) || pattern.count != s->count)
 		return false;
 	*id = SLICE_NONE;
 	for (uint32_t i = 0; i < s->count; i++) {
@@ -115,7 +118,7 @@ find_row(struct slice path, struct slice prefix, struct slice *id)
 	struct segments s, front;
 
 	/* Nearly all requests, as the table has it: nothing to take apart. */
-	if (prefix.n == 0 && slice_eq(path, slice_of(route_rows[ROUTE_MESSAGES].path)))
+	if (prefix.n == 0 && slice_eq(path, route_rows[ROUTE_MESSAGES].path))
 		return ROUTE_MESSAGES;
 	if ((path.n > 0 && path.p[0] != '/') || !split(path, &s) || !split(prefix, &front))
 		return ROUTE_NONE;
@@ -148,8 +151,8 @@ route_find(struct slice method, struct slice target, struct slice prefix,
 
 	const struct route_row *row = &route_rows[*route];
 	if (!id->p)
-		*path = slice_of(row->path);
-	bool allowed = strcmp(row->method, "GET") == 0 ? get : slice_eq(method, slice_of(row->method));
+		*path = row->path;
+	bool allowed = slice_eq(row->method, SLICE("GET")) ? get : slice_eq(method, row->method);
 	return allowed ? ROUTE_FOUND : ROUTE_METHOD;
 }
 

@@ -33,7 +33,7 @@ enum route {
 };
 
 struct route_row {
-	const char *name, *method, *path;
+	struct slice name, method, path;	/* with a NUL behind them */
 	bool needs_key, governed, reaches_provider;
 };
 extern const struct route_row route_rows[ROUTE_COUNT];

@@ -59,9 +59,9 @@ step_authenticate(struct request *r)
 		    "send it as \"Authorization: Bearer\" or \"x-api-key\"");
 		return STEP_STOP;
 	}
-	r->rec.key_id = slice_of(r->key->id);
-	r->rec.key = slice_of(r->key->slug);
-	r->rec.workspace = slice_of(r->key->workspace);
+	r->rec.key_id = r->key->id;
+	r->rec.key = r->key->slug;
+	r->rec.workspace = r->key->workspace;
 	bool expired = r->key->expires_wall_ns && r->key->expires_wall_ns <= r->start_wall_ns;
 	if (!r->key->enabled || expired) {
 		metrics_add(r->worker->arena, r->worker->index, COUNTER_REFUSED_AUTH, 1);

@@ -97,7 +97,7 @@ serve_head(struct request *r, enum route route, size_t body_bytes, struct text *
 		return false;
 	text_add(t, SLICE("POST "));
 	text_add(t, prefix);
-	text_str(t, route_rows[route].path);
+	text_add(t, route_rows[route].path);
 	text_add(t, r->query);
 	text_add(t, lines);
 	text_int(t, (int64_t)body_bytes);

@@ -87,24 +87,35 @@ read_name(struct build *b, struct slice raw, char **out)
 	return read_text(b, raw, 64, out) && (**out != '\0' || wrong(b, "is empty"));
 }
 
+static bool
+read_own_name(struct build *b, struct slice raw, struct slice *out)
+{
+	char *text;
+
+	if (!read_name(b, raw, &text))
+		return false;
+	*out = slice_of(text);
+	return true;
+}
+
 /* ---- members ---- */
 
 static bool
 member_id(struct build *b, struct slice raw)
 {
-	return read_name(b, raw, &b->key.id);
+	return read_own_name(b, raw, &b->key.id);
 }
 
 static bool
 member_slug(struct build *b, struct slice raw)
 {
-	return read_name(b, raw, &b->key.slug);
+	return read_own_name(b, raw, &b->key.slug);
 }
 
 static bool
 member_workspace(struct build *b, struct slice raw)
 {
-	return read_name(b, raw, &b->key.workspace);
+	return read_own_name(b, raw, &b->key.workspace);
 }
 
 static bool
@@ -215,12 +226,12 @@ member_budgets(struct build *b, struct slice raw)
 static bool
 read_limits(struct build *b)
 {
-	struct limit_owner owner = { .kind = "key", .id = slice_of(b->key.id) };
+	struct limit_owner owner = { .kind = "key", .id = b->key.id };
 	struct problems problems;
 	char shown[160];
 	bool ok;
 
-	snprintf(shown, sizeof(shown), "%s/%s", b->key.workspace, b->key.slug);
+	snprintf(shown, sizeof(shown), "%s/%s", b->key.workspace.p, b->key.slug.p);
 	owner.shown = slice_of(shown);
 	problems_init(&problems);
 	ok = limits_parse(b->rate_limits, b->usage_limits, &owner, "", b->limits, &b->key.limits.count, &problems);
@@ -356,7 +367,7 @@ build_all(struct build *b, struct slice json)
 static size_t
 text_bytes(const struct key *k)
 {
-	const char *const names[] = { k->id, k->slug, k->workspace, k->config, k->user };
+	const char *const names[] = { k->id.p, k->slug.p, k->workspace.p, k->config, k->user };
 	size_t n = 0;
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
@@ -386,6 +397,12 @@ move_string(char **at, char **string)
 		*string = move_bytes(at, (struct slice){ *string, strlen(*string) + 1 });
 }
 
+static void
+move_name(char **at, struct slice *name)
+{
+	name->p = move_bytes(at, (struct slice){ name->p, name->n + 1 });
+}
+
 static struct key *
 pack(const struct key *from, const struct limit *limits)
 {
@@ -399,9 +416,9 @@ pack(const struct key *from, const struct limit *limits)
 	k->limits.limit = (struct limit *)(k + 1);
 	limits_copy(k->limits.limit, limits, k->limits.count);
 	at = (char *)(k + 1) + limits_bytes;
-	move_string(&at, &k->id);
-	move_string(&at, &k->slug);
-	move_string(&at, &k->workspace);
+	move_name(&at, &k->id);
+	move_name(&at, &k->slug);
+	move_name(&at, &k->workspace);
 	move_string(&at, &k->config);
 	move_string(&at, &k->user);
 	for (uint32_t i = 0; i < k->allowed_models_count; i++)

@@ -21,7 +21,7 @@
 struct key {
 	uint64_t serial;		/* of this compilation: no other in this process has it */
 	uint32_t refs;			/* of who shares it; 1 after key_compile() */
-	char *id, *slug, *workspace;
+	struct slice id, slug, workspace;	/* with a NUL behind them */
 	char *config;			/* slug or NULL */
 	bool allow_config_override;
 	bool enabled;

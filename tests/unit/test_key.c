@@ -65,9 +65,9 @@ a_plain_key_may_do_all(void **state)
 	struct key *k = compile(HEAD TAIL);
 
 	(void)state;
-	assert_string_equal(k->id, "key_0123456789abcdef");
-	assert_string_equal(k->slug, "alice");
-	assert_string_equal(k->workspace, "team");
+	assert_string_equal(k->id.p, "key_0123456789abcdef");
+	assert_string_equal(k->slug.p, "alice");
+	assert_string_equal(k->workspace.p, "team");
 	assert_null(k->config);
 	assert_true(k->enabled && k->allow_config_override);
 	assert_null(k->user);

@@ -123,7 +123,7 @@ the_same_key_comes_again(void **state)
 
 	assert_non_null(a);
 	assert_ptr_equal(a, b);
-	assert_string_equal(a->slug, "k1");
+	assert_string_equal(a->slug.p, "k1");
 	key_cache_put(w->cache, a);
 	key_cache_put(w->cache, b);
 }
@@ -168,7 +168,7 @@ a_second_secret_comes_and_goes(void **state)
 	admin((struct admin_word){ .n = 1, .enabled = true, .two_secrets = true });
 	k = get(w, 1001);
 	assert_non_null(k);
-	assert_string_equal(k->slug, "k1");
+	assert_string_equal(k->slug.p, "k1");
 	key_cache_put(w->cache, k);
 	admin((struct admin_word){ .n = 1, .enabled = true });
 	assert_null(get(w, 1001));
@@ -190,12 +190,12 @@ a_small_cache_serves_many_keys(void **state)
 
 			assert_non_null(k);
 			snprintf(slug, sizeof(slug), "k%d", n);
-			assert_string_equal(k->slug, slug);
+			assert_string_equal(k->slug.p, slug);
 			key_cache_put(w->cache, k);
 		}
 	}
 	/* Thrown out of the cache, but not from under its request. */
-	assert_string_equal(held->slug, "k1");
+	assert_string_equal(held->slug.p, "k1");
 	assert_int_equal(held->refs, 1);
 	key_cache_put(w->cache, held);
 }

@@ -54,7 +54,7 @@ world_open(struct world *w, const char *settings, const char *key)
 	w->key = key_of(key);
 	w->memo = limit_memo_new(1024);
 	w->subject = (struct limit_subject){
-		.key_id = slice_of(w->key->id), .key_slug = slice_of(w->key->slug), .workspace = slice_of(w->key->workspace),
+		.key_id = w->key->id, .key_slug = w->key->slug, .workspace = w->key->workspace,
 		.provider = SLICE("main"), .provider_type = SLICE("anthropic"), .model = SLICE("claude-opus-5-5"),
 		.metadata = SLICE("{\"user\":\"alice\"}"),
 	};

@@ -126,7 +126,7 @@ test_table(void **state)
 	for (enum route i = ROUTE_NONE; i < ROUTE_COUNT; i++) {
 		const struct route_row *row = &route_rows[i];
 
-		assert_non_null(row->name);
+		assert_true(row->name.n > 0);
 		/* Whoever reaches a provider has shown a key and passed the gate. */
 		if (row->reaches_provider)
 			assert_true(row->needs_key && row->governed);
@@ -134,7 +134,7 @@ test_table(void **state)
 			continue;
 		enum route found;
 		struct slice path, query, id;
-		assert_int_equal(route_find(slice_of(row->method), slice_of(row->path), SLICE(""), &found, &path, &query, &id),
+		assert_int_equal(route_find(row->method, row->path, SLICE(""), &found, &path, &query, &id),
 		    ROUTE_FOUND);
 		assert_int_equal(found, i);
 	}

@@ -88,9 +88,9 @@ a_created_key_is_what_was_asked_for(void **state)
 	assert_int_equal(strlen(id), 4 + 16);
 	k = present(secret);
 	assert_non_null(k);
-	assert_string_equal(k->id, id);
-	assert_string_equal(k->slug, "alice");
-	assert_string_equal(k->workspace, "eng");
+	assert_string_equal(k->id.p, id);
+	assert_string_equal(k->slug.p, "alice");
+	assert_string_equal(k->workspace.p, "eng");
 	assert_string_equal(k->config, "pc");
 	assert_false(k->allow_config_override);
 	assert_null(k->user);
