@@ -14,6 +14,12 @@
  * Before that it counts the repair, for ledger_evict(), which looks at pages
  * without the lock and must not believe what is then taken back.
  *
+ * Nobody sleeps for the lock without an end. A holder gives it back and then wakes
+ * one of those who sleep; it can be killed in between, and so can the one that it
+ * woke. The kernel wakes the next one then only if nobody has taken the lock
+ * meanwhile, and who takes a free lock does not know of the sleepers. So they look
+ * again by themselves.
+ *
  * `sequence` is odd during a step. It lets those who look without the lock
  * see that they looked at the wrong moment, and those who wait for the lock
  * wait without touching the line that it is in.
@@ -21,10 +27,14 @@
 #include "shm/journal.h"
 
 #include <errno.h>
+#include <time.h>
+
+#include "shm/base/clock.h"
 
 /* A step takes a tenth of a microsecond; longer than some of them in a row
  * means that the holder is not running, and so should we not. */
 #define SPINS_MAX 200
+#define SLEEP_NS (5 * NS_PER_MS)	/* then a sleeper looks again, in case that it was forgotten */
 
 static inline void
 cpu_relax(void)
@@ -90,6 +100,25 @@ ledger_repair(struct arena *a)
 	CRASH_POINT();
 }
 
+/* Sleeps until it has the lock, or may repair what its holder left. */
+static int
+lock_sleeping(pthread_mutex_t *mutex)
+{
+	struct timespec until;
+	int rc;
+
+	do {
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += SLEEP_NS;
+		if (until.tv_nsec >= NS_PER_S) {
+			until.tv_nsec -= NS_PER_S;
+			until.tv_sec++;
+		}
+		rc = pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
+	} while (rc == ETIMEDOUT);
+	return rc;
+}
+
 void
 ledger_lock(struct arena *a)
 {
@@ -102,7 +131,7 @@ ledger_lock(struct arena *a)
 		cpu_relax();
 	}
 	if (rc == EBUSY)
-		rc = pthread_mutex_lock(&l->mutex);
+		rc = lock_sleeping(&l->mutex);
 	CRASH_POINT();
 	if (rc == EOWNERDEAD) {
 		ledger_repair(a);

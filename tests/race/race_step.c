@@ -6,11 +6,17 @@
  * keeper that evicts.
  * After each death the books are audited.
  *
+ * And once between the two halves of giving the lock back, when it is free and who
+ * sleeps for it has not been woken: somebody else takes the lock, so the kernel
+ * wakes nobody either. The sleeper must come to it all the same.
+ *
  * By default one instruction in STRIDE, beginning elsewhere in each run; with
  * the argument 1 all of them. Where ptrace is not permitted the test is
  * skipped.
  */
 #include <errno.h>
+#include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -216,6 +222,78 @@ die_in_keeper(uint64_t seed)
 	book_audit(&test.book, true);
 }
 
+/* ---- who sleeps for the lock ---- */
+
+static void
+hold_and_give_back(uint64_t seed)
+{
+	(void)seed;
+	ledger_lock(&test.f.arena);
+	stop();
+	ledger_unlock(&test.f.arena);
+	stop();
+}
+
+/* glibc's: the owner's thread id, and the kernel's bit for "somebody sleeps". */
+static uint32_t
+lock_word(void)
+{
+	return (uint32_t)__atomic_load_n(&test.f.arena.header->ledger.mutex.__data.__lock, __ATOMIC_SEQ_CST);
+}
+
+static bool
+is_asleep(pid_t pid)
+{
+	char path[64], state = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	FILE *f = fopen(path, "r");
+	if (!f || fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+		book_fail("the state of a process", errno, 0);
+	fclose(f);
+	return state == 'S';
+}
+
+static void
+wait_until_over(pid_t pid)
+{
+	const int64_t until = clock_mono_ns() + 20 * NS_PER_S;
+	int status;
+
+	while (waitpid(pid, &status, WNOHANG) == 0) {
+		if (clock_mono_ns() > until)
+			book_fail("a sleeper was forgotten: the lock is free, and it does not get it", (int64_t)lock_word(), 0);
+		sched_yield();
+	}
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		book_fail("how the sleeper ended", status, 0);
+}
+
+static void
+die_before_waking(void)
+{
+	pid_t holder = start(hold_and_give_back, 0, 0), sleeper = fork();
+
+	if (sleeper == 0) {
+		ledger_lock(&test.f.arena);
+		ledger_unlock(&test.f.arena);
+		_exit(0);
+	}
+	if (holder == 0 || sleeper < 0)
+		book_fail("fork", errno, 0);
+	while (!(lock_word() & FUTEX_WAITERS) || !is_asleep(sleeper))
+		sched_yield();
+	while (lock_word() != 0) {
+		if (ptrace(PTRACE_SINGLESTEP, holder, NULL, NULL) != 0 || !WIFSTOPPED(wait_for(holder)))
+			book_fail("a holder that gives the lock back", errno, 0);
+	}
+	ledger_lock(&test.f.arena);
+	kill(holder, SIGKILL);
+	wait_for(holder);
+	ledger_unlock(&test.f.arena);
+	wait_until_over(sleeper);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -235,6 +313,7 @@ main(int argc, char **argv)
 		die_in_reclaim(seed + 2 * i, 4);	/* most often sent */
 	}
 	die_in_keeper(seed);
+	die_before_waking();
 	printf("race_step: %llu deaths in %llu calls of %llu instructions, %llu in reclaims, %llu in "
 	    "keepers; %llu records; books balance after each\n", (unsigned long long)test.deaths, (unsigned long long)test.calls,
 	    (unsigned long long)test.instructions, (unsigned long long)test.reclaim_deaths,
