@@ -74,7 +74,7 @@ price_request(struct request *r)
 		return;		/* free of charge */
 	r->floor_tokens = price_input_estimate(r->price, r->scan);
 	if (r->price) {
-		r->rec.price = slice_of(price_row_name(r->price));
+		r->rec.price = price_row_name(r->price);
 		r->floor_nusd = price_input_nusd(r->price, r->floor_tokens);
 	} else {
 		r->rec.fixed.flags |= RECORD_FLAG(UNPRICED);

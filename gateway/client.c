@@ -285,6 +285,7 @@ client_accept(struct listener *l)
 	}
 	if (!stream_peer_name(&c->stream, c->address, sizeof(c->address)))
 		c->address[0] = '\0';
+	c->address_bytes = (uint8_t)strlen(c->address);
 	metrics_connections(w->arena, w->index, w->clients);
 }
 

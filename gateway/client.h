@@ -40,6 +40,7 @@ struct client {
 	size_t unrewarded;		/* body bytes since its deadline was moved */
 	uint64_t written_seen;		/* progress of a slow reader */
 	char address[46];		/* numeric, INET6_ADDRSTRLEN */
+	uint8_t address_bytes;
 };
 
 void client_accept(struct listener *l);

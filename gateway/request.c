@@ -81,7 +81,7 @@ request_new(struct client *c)
 	r->rec.fixed.version = RECORD_VERSION;
 	r->rec.fixed.start_wall_ns = r->start_wall_ns;
 	/* Its own copy: a record that waits for room outlives the connection. */
-	struct slice address = slice_of(c->address);
+	struct slice address = { c->address, c->address_bytes };
 	char *kept = scratch_dup(&r->mem, address);
 	r->rec.remote_address = kept ? (struct slice){ kept, address.n } : SLICE_NONE;
 	make_id(r);

@@ -224,7 +224,7 @@ static void
 list_allowed(const struct request *r, struct buf *out)
 {
 	for (uint32_t i = 0; i < r->key->allowed_models_count && out->n < 400; i++)
-		buf_printf(out, "%s%s", i ? ", " : "", r->key->allowed_models[i]);
+		buf_printf(out, "%s%s", i ? ", " : "", r->key->allowed_models[i].p);
 }
 
 static enum step

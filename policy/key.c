@@ -180,9 +180,10 @@ member_models(struct build *b, struct slice raw)
 	while (json_next(&it, &none, &value)) {
 		if (b->key.allowed_models_count == KEY_MODELS_MAX)
 			return wrong(b, "has too many entries");
-		if (!read_text(b, value, 256, &b->key.allowed_models[b->key.allowed_models_count]))
+		char *text;
+		if (!read_text(b, value, 256, &text))
 			return false;
-		b->key.allowed_models_count++;
+		b->key.allowed_models[b->key.allowed_models_count++] = slice_of(text);
 	}
 	/* An empty list would be read as "all". */
 	return b->key.allowed_models_count > 0 || wrong(b, "is empty: null stands for all models");
@@ -373,7 +374,7 @@ text_bytes(const struct key *k)
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
 		n += names[i] ? strlen(names[i]) + 1 : 0;
 	for (uint32_t i = 0; i < k->allowed_models_count; i++)
-		n += strlen(k->allowed_models[i]) + 1;
+		n += k->allowed_models[i].n + 1;
 	for (uint32_t i = 0; i < k->metadata.count; i++)
 		n += k->metadata.pair[i].key.n + k->metadata.pair[i].value.n;
 	return n;
@@ -422,7 +423,7 @@ pack(const struct key *from, const struct limit *limits)
 	move_string(&at, &k->config);
 	move_string(&at, &k->user);
 	for (uint32_t i = 0; i < k->allowed_models_count; i++)
-		move_string(&at, &k->allowed_models[i]);
+		move_name(&at, &k->allowed_models[i]);
 	for (uint32_t i = 0; i < k->metadata.count; i++) {
 		struct metadata_pair *pair = &k->metadata.pair[i];
 
@@ -466,7 +467,7 @@ bool
 key_model_allowed(const struct key *k, struct slice model)
 {
 	for (uint32_t i = 0; i < k->allowed_models_count; i++)
-		if (slice_glob(slice_of(k->allowed_models[i]), model))
+		if (slice_glob(k->allowed_models[i], model))
 			return true;
 	return k->allowed_models_count == 0;
 }

@@ -29,7 +29,7 @@ struct key {
 	struct metadata metadata;	/* its own defaults */
 	char *user;			/* whose key it is, or NULL */
 	struct limits limits;		/* in the same allocation */
-	char *allowed_models[KEY_MODELS_MAX];	/* globs with "*"; none: all */
+	struct slice allowed_models[KEY_MODELS_MAX];	/* globs with "*"; none: all */
 	uint32_t allowed_models_count;
 };	/* the strings follow it in the same allocation */
 

@@ -30,7 +30,7 @@ const struct price_row *price_find(const struct price_book *b, struct slice prov
 	/* The row in force at that time; one of the operator's hides the built-in
 	 * ones. A dated id (-20251001) falls back to its undated row; "[1m]" must
 	 * be stripped before. NULL: unpriced. */
-const char *price_row_name(const struct price_row *r);
+struct slice price_row_name(const struct price_row *r);	/* with a NUL behind it */
 	/* "claude-opus-5-5@2026-09-22", for the record. */
 int64_t price_row_max_output(const struct price_row *r);
 	/* The model's ceiling of output tokens; 0 if unknown. */

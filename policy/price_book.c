@@ -263,6 +263,7 @@ read_row(const struct place *at, const cJSON *object, struct price_row *r)
 	if (source && !cJSON_IsString(source))
 		return complain(at, "source", "expected a text");
 	snprintf(r->name, sizeof(r->name), "%s@%s", r->model->id, day);
+	r->name_bytes = (uint32_t)strlen(r->name);
 	return true;
 }
 
@@ -588,10 +589,10 @@ price_rates_of(const struct price_row *r, int64_t prompt_tokens)
 	return rates;
 }
 
-const char *
+struct slice
 price_row_name(const struct price_row *r)
 {
-	return r->name;
+	return (struct slice){ r->name, r->name_bytes };
 }
 
 int64_t

@@ -38,6 +38,7 @@ struct price_model {
 struct price_row {
 	const struct price_model *model;
 	char name[PRICE_NAME_BYTES];
+	uint32_t name_bytes;
 	int64_t from_wall_ns;
 	bool confirmed;
 	struct price_rates base;

@@ -708,8 +708,10 @@ usage_tap_finished(const struct usage_tap *t)
 bool
 usage_tap_error(const struct usage_tap *t, struct slice *type)
 {
-	*type = slice_of(t->error_type);
-	return t->type_is_error && t->has_error;
+	bool error = t->type_is_error && t->has_error;
+
+	*type = error ? slice_of(t->error_type) : SLICE_NONE;
+	return error;
 }
 
 uint64_t

@@ -20,6 +20,10 @@ class Late(Fault):
     """A measurement came to nothing because something was late, as on a busy machine: it is worth another try."""
 
 
+class Absent(Exception):
+    """What a measurement needs is not on this machine: that is said, and no fault."""
+
+
 def cores():
     """(core of the proxy, core of load and upstream)."""
     allowed = sorted(os.sched_getaffinity(0))

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import harness
-from harness import Fault, Late, Load
+from harness import Absent, Fault, Late, Load
 
 SMALL, LARGE, STREAM = (1024, False), (32 * 1024, False), (1024, True)
 ENDLESS = 1_000_000  # events: longer than any measurement
@@ -210,6 +210,18 @@ def instructions(bench, make, upstream, what):
     if len(short) != len(long):  # one was started late, or killed before it had written
         raise Late(f"callgrind saw {len(short)} processes in the short run and {len(long)} in the long one")
     return max(b - a for a, b in zip(short, long)) / (counts[1] - counts[0])
+
+
+def end_to_end(bench, name):
+    """What an end-to-end test prints as its figures: a list of objects."""
+    tests = os.path.join(bench.root, "tests")
+    if not os.path.isdir(os.path.join(tests, "node_modules")):
+        raise Absent("the tests' packages are missing: run npm ci in tests/")
+    done = subprocess.run([bench.node, f"e2e/{name}.test.mjs"], cwd=tests, env={**os.environ, "WEIR_BIN": bench.weir},
+                          capture_output=True, text=True, timeout=300)
+    if done.returncode != 0:
+        raise Fault(f"e2e/{name}.test.mjs: exit status {done.returncode}: {done.stdout.strip()[-300:]}")
+    return [json.loads(line) for line in re.findall(rf"^# figures {name} (.*)$", done.stdout, re.M)]
 
 
 def scan(bench):

@@ -220,6 +220,7 @@ class Weir(Proxy):
 
     def __init__(self, bench, name, upstream, tls=None):
         super().__init__(bench, name, upstream, tls)
+        self.program = bench.weir
         self.settings = os.path.join(self.dir, "weir.json")
 
     def configure(self):
@@ -242,7 +243,7 @@ class Weir(Proxy):
 
     def make_key(self):
         made = subprocess.run(
-            [self.bench.weir, "key", "create", "--config", self.settings, "--slug", "bench", "--workspace", "bench",
+            [self.program, "key", "create", "--config", self.settings, "--slug", "bench", "--workspace", "bench",
              "--rpm", "100000000", "--budget", "100000000", "--budget-period", "monthly",
              "--metadata", '{"cost_center":"cc-7"}', "--model", "claude-*", "--json"], capture_output=True, text=True)
         if made.returncode != 0:
@@ -250,4 +251,4 @@ class Weir(Proxy):
         return json.loads(made.stdout)["secret"]
 
     def argv(self):
-        return [self.bench.weir, "serve", "--config", self.settings]
+        return [self.program, "serve", "--config", self.settings]

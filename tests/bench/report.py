@@ -6,6 +6,8 @@ import re
 import statistics
 import subprocess
 
+import earlier
+
 
 def medians(rounds, name):
     return {proxy: statistics.median(r[name] for r in results) for proxy, results in rounds.items()}
@@ -173,6 +175,30 @@ def ledger_rows(table, out):
         table.row(what, value, None, None, None, f"<= {limit}" if limit else "", value is not None and value <= limit if limit else None)
 
 
+def history_rows(table, whole, out):
+    """Instructions of a request before each step, and how many times that it takes behind it."""
+    for i, (name, revision, limit) in enumerate(earlier.STEPS):
+        count = whole.raw.get(f"request_instructions_before_{revision}")
+        behind = out["request_instructions"] if i + 1 == len(earlier.STEPS) else whole.raw.get(
+            f"request_instructions_before_{earlier.STEPS[i + 1][1]}")
+        if count and behind:
+            table.row(f"user instructions before {name}, and the ratio behind it", count, None, behind / count, None, f"<= {limit} x",
+                      behind / count <= limit)
+
+
+def promise_rows(table, whole):
+    """What the ledger promises to people, as the end-to-end tests found it."""
+    for f in whole.raw.get("agents", []):
+        table.row(f"five agents, $5 a day: requests answered, of these clamped {f['clamped']}", f["answered"], None)
+        table.row(f"the same: refused, the first with $ {f['limit_usd'] - f['spent_at_first_refusal_usd']:.2f} left (a floor holds $ {f['floor_usd']:.2f})",
+                  f["refused"], None)
+        table.row("the same: $ spent in the end", f["spent_usd"], None, None, None, f"<= {f['limit_usd']:g}", f["spent_usd"] <= f["limit_usd"])
+    if whole.raw.get("bound"):
+        least = min(whole.raw["bound"], key=lambda f: f["held_to_cost"])
+        table.row(f"the bound over the counted tokens' cost, least of {len(whole.raw['bound'])} texts ({least['text']})", least["held_to_cost"],
+                  None, None, None, ">= 1", least["held_to_cost"] >= 1)
+
+
 def table(bench, whole, out):
     t = Table()
     us = "processor time, us"
@@ -193,6 +219,8 @@ def table(bench, whole, out):
     memory_rows(t, whole)
     t.row("scan of a 1 MB body, GB/s (slowest shape)", out["scan_gb_per_s"], None, None, None, ">= 1", (out["scan_gb_per_s"] or 0) >= 1)
     ledger_rows(t, out)
+    promise_rows(t, whole)
+    history_rows(t, whole, out)
     c = out["conditions"]
     notes = [f"{c['cpu']}, proxy on core {c['core_proxy']}, load and upstream on core {c['core_load']}; {c['nginx']}; "
              f"build {c['build']['buildtype']}, {bench.plan.rounds} rounds"]

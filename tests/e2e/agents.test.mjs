@@ -12,7 +12,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 
-import { World, messageBody, messageRequest, until } from './harness.mjs';
+import { World, figures, messageBody, messageRequest, until } from './harness.mjs';
 
 const AGENTS = 5, LIMIT = 5_000_000_000n, COST = 20_000_000n;
 const REQUESTS_MAX = 1000;	/* an agent; $5 pay for 250 in all */
@@ -76,8 +76,8 @@ test('five agents with 128,000 tokens each on a $5 budget: no refusal by a guess
 	assert.ok(floor > 0n, 'the last requests were at the floor');
 	const first = refusedOnes.map((r) => r.time).sort()[0];
 	const spentThen = records.filter((r) => r.time < first).reduce((n, r) => n + BigInt(r.cost_nusd), 0n);
-	console.log(`# ${served.length} answered, ${clamped.length} of them clamped, ${refusedOnes.length} refused; ` +
-		`$${Number(spentThen) / 1e9} spent at the first refusal, $${Number(sum) / 1e9} at the end; the floor holds $${Number(floor) / 1e9}`);
+	figures('agents', { answered: served.length, clamped: clamped.length, refused: refusedOnes.length, spent_at_first_refusal_usd: Number(spentThen) / 1e9,
+		spent_usd: Number(sum) / 1e9, floor_usd: Number(floor) / 1e9, limit_usd: Number(LIMIT) / 1e9 });
 	assert.ok(LIMIT - spentThen < BigInt(AGENTS) * floor, `refused with $${Number(LIMIT - spentThen) / 1e9} left, five floors are $${Number(5n * floor) / 1e9}`);
 	const metrics = await until(async () => {
 		const now = await world.weir.metrics();

@@ -9,7 +9,7 @@ import { after, before, test } from 'node:test';
 
 import { countTokens } from '@anthropic-ai/tokenizer';
 
-import { World } from './harness.mjs';
+import { World, figures } from './harness.mjs';
 
 const ROW = { input: 2_000_000n, write_1h: 4_000_000n, output: 10_000_000n };	/* claude-sonnet-5-5, pico-dollars */
 const MAX_TOKENS = 100n;
@@ -67,6 +67,6 @@ for (const { name, text, cached, ...rest } of bodies)
 		const record = await world.weir.record(answer.headers.get('x-weir-request-id'));
 		const counted = BigInt(countTokens(text)) + FRAME_TOKENS * BigInt(rest.messages.length);
 		const least = (counted * (cached ? ROW.write_1h : ROW.input) + MAX_TOKENS * ROW.output) / 1000n;
-		console.log(`# ${name}: ${counted} tokens counted, held ${(Number(record.held_nusd) / Number(least)).toFixed(2)} times their cost`);
+		figures('bound', { text: name, counted_tokens: Number(counted), held_to_cost: Number(record.held_nusd) / Number(least) });
 		assert.ok(BigInt(record.held_nusd) >= least, `held ${record.held_nusd}, could cost ${least}`);
 	});

@@ -64,6 +64,11 @@ export function run(program, args, { input, env, timeout = 60000 } = {}) {
 	});
 }
 
+/** What a test found, on one line: for people, and for tests/bench/run. */
+export function figures(name, values) {
+	console.log(`# figures ${name} ${JSON.stringify(values)}`);
+}
+
 export class Provider {
 	/** Starts one. {tls: {cert, key, ca}, port, apiKey, prefix: of its paths} */
 	static async start({ tls = null, port = 0, apiKey = API_KEY, prefix = '' } = {}) {

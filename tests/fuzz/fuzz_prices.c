@@ -21,7 +21,7 @@ check_row(const struct price_book *b, const struct price_row *r)
 	struct json_error why;
 	bool estimated;
 
-	CHECK(strchr(price_row_name(r), '@'));
+	CHECK(strchr(price_row_name(r).p, '@'));
 	CHECK(body_scan(SLICE("{\"max_tokens\":20}"), &s, &why));
 	struct price_bound bound = price_bound(r, &s, true, true);
 	int64_t cost = price_cost_nusd(b, r, SLICE("anthropic"), &u, NOW, &estimated);

@@ -129,7 +129,7 @@ strings_outlive_the_document(void **state)
 	assert_int_equal(k->metadata.count, 2);
 	value = metadata_get(&k->metadata, SLICE("team"));
 	assert_true(value && slice_eq(*value, SLICE("caf\xc3\xa9")));
-	assert_string_equal(k->allowed_models[1], "x");
+	assert_string_equal(k->allowed_models[1].p, "x");
 	key_free(k);
 }
 

@@ -165,13 +165,13 @@ rows_are_found_by_name_and_day(void **state)
 	int64_t change = INT64_C(20733) * DAY_NS;	/* 2026-10-07 */
 
 	(void)state;
-	assert_string_equal(price_row_name(row("claude-opus-5-5", NOW)), "claude-opus-5-5@2026-09-22");
-	assert_string_equal(price_row_name(row("claude-sonnet-5-5", change)), "claude-sonnet-5-5@2026-10-07");
-	assert_string_equal(price_row_name(row("claude-sonnet-5-5", change - 1)), "claude-sonnet-5-5@2026-09-28");
+	assert_string_equal(price_row_name(row("claude-opus-5-5", NOW)).p, "claude-opus-5-5@2026-09-22");
+	assert_string_equal(price_row_name(row("claude-sonnet-5-5", change)).p, "claude-sonnet-5-5@2026-10-07");
+	assert_string_equal(price_row_name(row("claude-sonnet-5-5", change - 1)).p, "claude-sonnet-5-5@2026-09-28");
 	assert_int_equal(row("claude-sonnet-5-5", change - 1)->base.pusd[TOKENS_CACHE_READ], 200000);
 	assert_int_equal(row("claude-sonnet-5-5", change)->base.pusd[TOKENS_CACHE_READ], 100000);
-	assert_string_equal(price_row_name(row("claude-haiku-4-5-20251001", NOW)), "claude-haiku-4-5@2025-10-01");
-	assert_string_equal(price_row_name(row("claude-sonnet-4-5-20250929", NOW)), "claude-sonnet-4-5@2025-09-29");
+	assert_string_equal(price_row_name(row("claude-haiku-4-5-20251001", NOW)).p, "claude-haiku-4-5@2025-10-01");
+	assert_string_equal(price_row_name(row("claude-sonnet-4-5-20250929", NOW)).p, "claude-sonnet-4-5@2025-09-29");
 	assert_int_equal(price_row_max_input(row("claude-opus-5-5", NOW)), 1000000);
 	assert_int_equal(price_row_max_output(row("claude-opus-5-5", NOW)), 128000);
 	/* Long prompts of the 4.6 generation cost more until 2026-03-13. */
@@ -273,16 +273,16 @@ the_operator_has_the_last_word(void **state)
 	(void)state;
 	assert_non_null(b);
 	const struct price_row *r = price_find(b, ANTHROPIC, SLICE("claude-opus-5-5"), NOW);
-	assert_string_equal(price_row_name(r), "claude-opus-5-5@2026-11-01");
+	assert_string_equal(price_row_name(r).p, "claude-opus-5-5@2026-11-01");
 	/* What a row leaves out follows from its input price. */
 	assert_int_equal(r->base.pusd[TOKENS_CACHE_WRITE_5M], 3750000);
 	assert_int_equal(r->base.pusd[TOKENS_CACHE_WRITE_1H], 6000000);
 	assert_int_equal(r->base.pusd[TOKENS_CACHE_READ], 300000);
 	assert_int_equal(price_row_max_output(r), 128000);	/* of the built-in model */
 	r = price_find(b, ANTHROPIC, SLICE("claude-opus-5-5"), NOW - 30 * DAY_NS);
-	assert_string_equal(price_row_name(r), "claude-opus-5-5@2026-09-22");
+	assert_string_equal(price_row_name(r).p, "claude-opus-5-5@2026-09-22");
 	r = price_find(b, ANTHROPIC, SLICE("claude-opus-9"), 0);
-	assert_string_equal(price_row_name(r), "claude-opus-9@1970-01-01");
+	assert_string_equal(price_row_name(r).p, "claude-opus-9@1970-01-01");
 	assert_int_equal(price_row_max_output(r), 1000);
 	n = price_book_models(b, ANTHROPIC, NOW, list, 64);
 	assert_int_equal(n, plain + 1);
@@ -624,7 +624,7 @@ no_answer_passes_its_bound(void **state)
 		int64_t c = price_cost_nusd(book, r, ANTHROPIC, &u, NOW, &estimated);
 		/* An answer within a lower max_tokens: what a limit would have held for it. */
 		if (c > total(b) || c > linear(&b, u.tokens[TOKENS_OUTPUT]))
-			fail_msg("%s: cost %lld above the bound %lld", price_row_name(r), (long long)c, (long long)total(b));
+			fail_msg("%s: cost %lld above the bound %lld", price_row_name(r).p, (long long)c, (long long)total(b));
 	}
 }
 
