@@ -24,6 +24,10 @@ enum record_string {
 	STRINGS_COUNT
 };
 
+/* Version 2. */
+#define FIXED_BYTES_2 offsetof(struct record_fixed, saved_nusd)
+#define STRINGS_COUNT_2 (STRING_metadata + 1)
+
 /* Where each string lies in struct record, in the order of the bytes. */
 static const size_t string_offsets[STRINGS_COUNT] = {
 #define X(name) offsetof(struct record, name),
@@ -94,6 +98,10 @@ fit(struct record *r, size_t room)
 	for (uint32_t i = 0; i < STRINGS_COUNT; i++)
 		strings[i] = string_get(r, i);
 	level = water_level(strings, room);
+	if (strings[STRING_tries].n > level) {
+		strings[STRING_tries] = SLICE_NONE;
+		level = water_level(strings, room);
+	}
 	if (strings[STRING_metadata].n > level) {
 		strings[STRING_metadata] = level >= 2 ? SLICE("{}") : SLICE_NONE;
 		level = water_level(strings, room);
@@ -152,14 +160,24 @@ record_encode(const struct record *r, char *out, uint32_t size)
 bool
 record_decode(struct slice bytes, struct record *out)
 {
+	uint32_t strings = STRINGS_COUNT;
 	size_t at = sizeof(struct record_fixed);
+	uint16_t version;
 
-	if (bytes.n < at)
+	if (bytes.n < FIXED_BYTES_2)
 		return false;
-	record_fixed_read(bytes.p, &out->fixed);
-	if (out->fixed.version != RECORD_VERSION || out->fixed.outcome >= OUTCOME_COUNT)
+	memcpy(&version, bytes.p, sizeof(version));
+	if (version == 2) {
+		strings = STRINGS_COUNT_2;
+		at = FIXED_BYTES_2;
+	} else if (version != RECORD_VERSION || bytes.n < at) {
 		return false;
-	for (uint32_t i = 0; i < STRINGS_COUNT; i++) {
+	}
+	*out = (struct record){ .fixed.version = version };
+	memcpy(&out->fixed, bytes.p, at);
+	if (out->fixed.outcome >= OUTCOME_COUNT || out->fixed.cache >= CACHE_COUNT)
+		return false;
+	for (uint32_t i = 0; i < strings; i++) {
 		uint16_t n;
 
 		if (bytes.n - at < LENGTH_BYTES)
@@ -197,6 +215,75 @@ record_outcome_name(enum record_outcome o)
 
 	CHECK(o < OUTCOME_COUNT);
 	return names[o];
+}
+
+const char *
+record_cache_name(enum record_cache c)
+{
+	static const char *const names[CACHE_COUNT] = {
+#define X(name, text) text,
+		RECORD_CACHES(X)
+#undef X
+	};
+
+	CHECK(c < CACHE_COUNT);
+	return names[c];
+}
+
+/* ---- tries ---- */
+
+#define TRY_FIXED_BYTES (sizeof(uint16_t) + sizeof(uint32_t) + sizeof(int64_t))
+#define TRY_TEXTS 4
+#define TRY_TEXT_BYTES_MAX UINT8_MAX	/* a length has 8 bits */
+
+uint32_t
+record_try_add(char *at, uint32_t room, const struct record_try *t)
+{
+	struct slice texts[TRY_TEXTS] = { t->target, t->provider, t->model, t->error };
+	char *p = at;
+	size_t bytes = TRY_FIXED_BYTES;
+
+	for (int i = 0; i < TRY_TEXTS; i++) {
+		texts[i] = cut(texts[i], TRY_TEXT_BYTES_MAX);
+		bytes += 1 + texts[i].n;
+	}
+	if (bytes > room)
+		return 0;
+	memcpy(p, &t->status, sizeof(t->status));
+	p += sizeof(t->status);
+	memcpy(p, &t->ms, sizeof(t->ms));
+	p += sizeof(t->ms);
+	memcpy(p, &t->cost_nusd, sizeof(t->cost_nusd));
+	p += sizeof(t->cost_nusd);
+	for (int i = 0; i < TRY_TEXTS; i++) {
+		*p++ = (char)texts[i].n;
+		p = slice_copy(p, texts[i]);
+	}
+	return (uint32_t)bytes;
+}
+
+bool
+record_try_read(struct slice *rest, struct record_try *out)
+{
+	struct slice *const texts[TRY_TEXTS] = { &out->target, &out->provider, &out->model, &out->error };
+	struct slice s = *rest;
+
+	if (s.n < TRY_FIXED_BYTES)
+		return false;
+	memcpy(&out->status, s.p, sizeof(out->status));
+	memcpy(&out->ms, s.p + sizeof(out->status), sizeof(out->ms));
+	memcpy(&out->cost_nusd, s.p + sizeof(out->status) + sizeof(out->ms), sizeof(out->cost_nusd));
+	s = (struct slice){ s.p + TRY_FIXED_BYTES, s.n - TRY_FIXED_BYTES };
+	for (int i = 0; i < TRY_TEXTS; i++) {
+		size_t n = s.n ? (unsigned char)*s.p : 0;
+
+		if (s.n < 1 + n)
+			return false;
+		*texts[i] = (struct slice){ s.p + 1, n };
+		s = (struct slice){ s.p + 1 + n, s.n - 1 - n };
+	}
+	*rest = s;
+	return true;
 }
 
 const char *
@@ -362,20 +449,43 @@ add_flags(struct buf *out, uint32_t flags)
 }
 
 static void
+add_tries(struct buf *out, struct slice tries)
+{
+	const char *comma = "";
+	struct record_try t;
+
+	buf_add_str(out, ",\"tries\":[");
+	while (record_try_read(&tries, &t)) {
+		buf_printf(out, "%s{\"target\":", comma);
+		add_text(out, t.target);
+		buf_add_str(out, ",\"provider\":");
+		add_text(out, t.provider);
+		buf_add_str(out, ",\"model\":");
+		add_text(out, t.model);
+		buf_printf(out, ",\"status\":%u,\"error\":", t.status);
+		add_text(out, t.error);
+		buf_printf(out, ",\"ms\":%u,\"cost_nusd\":%lld}", t.ms, (long long)t.cost_nusd);
+		comma = ",";
+	}
+	buf_add_char(out, ']');
+}
+
+static void
 add_numbers(struct buf *out, const struct record_fixed *f)
 {
 	char usd[RECORD_USD_BYTES];
 
-	buf_printf(out, ",\"attempts\":%u,\"total_ns\":%lld,\"upstream_ns\":%lld,\"first_byte_ns\":%lld,\"overhead_ns\":%lld,"
+	buf_printf(out, ",\"attempts\":%u,\"retries\":%d,\"cache_status\":\"%s\",\"total_ns\":%lld,\"upstream_ns\":%lld,\"first_byte_ns\":%lld,\"overhead_ns\":%lld,"
 	    "\"wait_ns\":%lld,\"asked_tokens\":%lld,\"granted_tokens\":%lld",
-	    f->attempts, (long long)f->total_ns, (long long)f->upstream_ns, (long long)f->first_byte_ns,
+	    f->attempts, f->retries, record_cache_name(f->cache), (long long)f->total_ns, (long long)f->upstream_ns, (long long)f->first_byte_ns,
 	    (long long)f->overhead_ns, (long long)f->wait_ns, (long long)f->asked_tokens, (long long)f->granted_tokens);
 	buf_add_str(out, ",\"tokens\":{");
 	for (uint32_t i = 0; i < TOKENS_CLASSES; i++)
 		buf_printf(out, "%s\"%s\":%lld", i > 0 ? "," : "", token_class_name(i), (long long)f->tokens[i]);
 	record_format_usd(f->cost_nusd, usd, sizeof(usd));
-	buf_printf(out, "},\"cost_nusd\":%lld,\"cost_usd\":\"%s\",\"held_nusd\":%lld,\"request_bytes\":%lld,\"response_bytes\":%lld",
-	    (long long)f->cost_nusd, usd, (long long)f->held_nusd, (long long)f->request_bytes,
+	buf_printf(out, "},\"cost_nusd\":%lld,\"cost_usd\":\"%s\",\"held_nusd\":%lld,\"saved_nusd\":%lld,\"request_bytes\":%lld,"
+	    "\"response_bytes\":%lld",
+	    (long long)f->cost_nusd, usd, (long long)f->held_nusd, (long long)f->saved_nusd, (long long)f->request_bytes,
 	    (long long)f->response_bytes);
 }
 
@@ -394,12 +504,13 @@ record_to_json(const struct record *r, uint64_t id, struct buf *out)
 	    time, r->fixed.status, record_outcome_name(r->fixed.outcome));
 	add_flags(out, r->fixed.flags);
 	for (uint32_t i = 0; i < STRINGS_COUNT; i++) {
-		if (i == STRING_metadata)
+		if (i == STRING_metadata || i == STRING_tries)
 			continue;
 		buf_printf(out, ",\"%s\":", i == STRING_route_name ? "route" : names[i]);
 		add_text(out, string_get(r, i));
 	}
 	add_numbers(out, &r->fixed);
+	add_tries(out, r->tries);
 	buf_add_str(out, ",\"metadata\":");
 	buf_add_slice(out, flat_object(r->metadata) ? r->metadata : SLICE("{}"));
 	buf_add_char(out, '}');

@@ -18,7 +18,7 @@
 #include "shm/base/check.h"
 #include "shm/base/slice.h"
 
-#define RECORD_VERSION 2
+#define RECORD_VERSION 3	/* 2, without what stands behind response_bytes and metadata, is still read */
 
 /* Token classes; the order is that of struct metered.tokens and of metrics. */
 enum token_class {
@@ -73,10 +73,10 @@ struct record_fixed {
 	uint16_t status;	/* HTTP status that the client got; 0: none */
 	uint8_t route;		/* enum route, gateway/routes.h */
 	uint8_t outcome;
-	uint8_t attempts;	/* requests sent upstream */
-	uint8_t reserved0;
+	uint8_t attempts;	/* requests sent upstream, over all targets */
+	uint8_t cache;		/* enum record_cache */
 	uint32_t flags;
-	uint32_t reserved1;
+	int32_t retries;	/* at the last target; -1: it failed all the same */
 	int64_t start_wall_ns;
 	int64_t total_ns;	/* first byte in to the end of the answer, which is then written */
 	int64_t upstream_ns;	/* sent to last byte of the answer; 0: not sent */
@@ -89,10 +89,25 @@ struct record_fixed {
 	int64_t granted_tokens;	/* ... that went upstream; less if clamped */
 	int64_t wait_ns;	/* for room in a budget */
 	int64_t request_bytes, response_bytes;	/* bodies */
+	int64_t saved_nusd;	/* an answer from the cache: what it had cost when it was fetched */
 };
-_Static_assert(sizeof(struct record_fixed) == 176, "raise RECORD_VERSION");
+_Static_assert(sizeof(struct record_fixed) == 184, "raise RECORD_VERSION");
 
-/* X(member, JSON name) */
+/* What the cache had to do with it: X(enum suffix, Portkey's word). */
+#define RECORD_CACHES(X) \
+	X(DISABLED, "DISABLED")	/* nothing asks for it */ \
+	X(MISS, "MISS") \
+	X(HIT, "HIT") \
+	X(REFRESH, "REFRESH")		/* x-portkey-cache-force-refresh */
+
+enum record_cache {
+#define X(name, text) CACHE_##name,
+	RECORD_CACHES(X)
+#undef X
+	CACHE_COUNT
+};
+
+/* X(member); new ones stand at the end: older records lack them. */
 #define RECORD_STRINGS(X) \
 	X(request_id)		/* req_..., ours, in the response header */ \
 	X(route_name)		/* "messages", "count_tokens", ... */ \
@@ -113,7 +128,10 @@ _Static_assert(sizeof(struct record_fixed) == 176, "raise RECORD_VERSION");
 	X(error_message)	/* ours only; a provider's text is not kept here */ \
 	X(limit)		/* which limit refused: "key rpm", "key monthly budget" */ \
 	X(price)		/* row used: "claude-opus-5-5@2026-09-22" */ \
-	X(metadata)		/* merged, compact JSON object */
+	X(metadata)		/* merged, compact JSON object */ \
+	X(config_version)	/* eight hex digits */ \
+	X(target)		/* whose answer this is: "config.targets[0]" */ \
+	X(tries)		/* all that were made, if it was more than one or one failed: record_try_add() */
 
 struct record {
 	struct record_fixed fixed;
@@ -122,10 +140,25 @@ struct record {
 #undef X
 };
 
+/* One request to a provider, and how it ended. */
+struct record_try {
+	uint16_t status;	/* the provider's; 0: it did not answer */
+	uint32_t ms;		/* from the beginning to its end */
+	int64_t cost_nusd;
+	struct slice target, provider, model;
+	struct slice error;	/* envelope type, or what went wrong; "" if nothing did */
+};
+#define RECORD_TRIES_BYTES 1024		/* of all tries of a request: a dozen; what does not fit is counted by `attempts` only */
+uint32_t record_try_add(char *at, uint32_t room, const struct record_try *t);
+	/* Appends one to the bytes of `tries`. Texts longer than 255 bytes are cut.
+	 * The bytes written; 0: there is no room. */
+bool record_try_read(struct slice *rest, struct record_try *out) MUST_CHECK;
+	/* Takes the first off the front. false: there is none that is whole. */
+
 uint32_t record_encode(const struct record *r, char *out, uint32_t size);
 	/* Bytes written, never more than size; size >= sizeof(record_fixed) +
 	 * 2 bytes a string. The longest strings are cut first (metadata is cut
-	 * to "{}": half an object is worse than none). */
+	 * to "{}": half an object is worse than none; so are tries). */
 bool record_decode(struct slice bytes, struct record *out) MUST_CHECK;
 	/* Slices point into `bytes`. false: not a record of a version we know. */
 void record_fixed_read(const char *bytes, struct record_fixed *out);
@@ -138,14 +171,16 @@ void record_to_json(const struct record *r, uint64_t id, struct buf *out);
 	 * One line, without a line feed, always valid UTF-8. Members: id (a
 	 * decimal string), time (of the start, RFC 3339), status, outcome,
 	 * flags (array of names), route, the other strings under their own
-	 * names ("" if absent), attempts, *_ns, asked_tokens, granted_tokens,
-	 * tokens (object by class), cost_nusd (integer nano-dollars), cost_usd
-	 * (decimal dollars, "0.038000000"), held_nusd, *_bytes, metadata (object).
+	 * names ("" if absent), attempts, retries, cache_status, *_ns,
+	 * asked_tokens, granted_tokens, tokens (object by class), cost_nusd
+	 * (integer nano-dollars), cost_usd (decimal dollars, "0.038000000"),
+	 * held_nusd, saved_nusd, *_bytes, tries (array), metadata (object).
 	 */
 #define RECORD_USD_BYTES 24	/* a sign, ten digits, a point, nine digits, NUL */
 void record_format_usd(int64_t nusd, char *out, size_t size);
 	/* Decimal dollars with nine digits; size >= RECORD_USD_BYTES. */
 const char *record_outcome_name(enum record_outcome o);
+const char *record_cache_name(enum record_cache c);
 const char *token_class_name(enum token_class c);
 	/* "input", "output", "cache_write_5m", "cache_write_1h", "cache_read", "web_searches" */
 

@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void
 check_record(const char *data, size_t size)
 {
-	static char again[1 << 21];	/* twenty strings of 64 KiB at the most */
+	static char again[1 << 21];	/* two dozen strings of 64 KiB at the most */
 	char small[RECORD_BYTES_MAX];
 	struct record r, cut;
 	struct buf json;
@@ -28,7 +28,7 @@ check_record(const char *data, size_t size)
 	if (!record_decode((struct slice){ data, size }, &r))
 		return;
 	n = record_encode(&r, again, sizeof(again));
-	CHECK(n == size && memcmp(again, data, size) == 0);
+	CHECK(r.fixed.version != RECORD_VERSION || (n == size && memcmp(again, data, size) == 0));
 	n = record_encode(&r, small, sizeof(small));
 	CHECK(record_decode((struct slice){ small, n }, &cut));
 	buf_init(&json, 1 << 24);

@@ -17,7 +17,7 @@
 #include "shm/limits.h"
 #include "store/record.h"
 
-#define STRINGS 20
+#define STRINGS 23
 #define LEAST (sizeof(struct record_fixed) + 2 * STRINGS)
 
 static struct record
@@ -31,7 +31,7 @@ sample(void)
 			.total_ns = 4, .upstream_ns = 3, .first_byte_ns = 2, .overhead_ns = 1,
 			.tokens = { 10, 20, 30, 40, 50, 6 }, .cost_nusd = 38000000, .held_nusd = 40000000,
 			.asked_tokens = 128000, .granted_tokens = 4096, .wait_ns = 250000000,
-			.request_bytes = 600, .response_bytes = 1200,
+			.request_bytes = 600, .response_bytes = 1200, .cache = CACHE_HIT, .retries = -1, .saved_nusd = 5,
 		},
 		.request_id = SLICE("req_1"), .route_name = SLICE("messages"), .key_id = SLICE("key_0123456789abcdef"),
 		.key = SLICE("alice"), .workspace = SLICE("team"), .config = SLICE("inline"),
@@ -40,6 +40,7 @@ sample(void)
 		.client = SLICE("claude-code"), .client_version = SLICE("2.1.0"), .remote_address = SLICE("127.0.0.1"),
 		.error_type = SLICE(""), .error_message = SLICE_NONE, .limit = SLICE("key rpm"),
 		.price = SLICE("claude-opus-5-5@2026-09-22"), .metadata = SLICE("{\"team\":\"a\\\"b\",\"env\":\"\"}"),
+		.config_version = SLICE("0123abcd"), .target = SLICE("config.targets[1]"),
 	};
 
 	return r;
@@ -151,11 +152,94 @@ other_bytes_are_no_record(void **state)
 	assert_false(record_decode((struct slice){ bytes, n + 1 }, &out));
 	bytes[0]++;	/* the version: a newer one, an older one */
 	assert_false(record_decode((struct slice){ bytes, n }, &out));
-	bytes[0] -= 2;
+	bytes[0] -= 3;
 	assert_false(record_decode((struct slice){ bytes, n }, &out));
-	bytes[0]++;
+	bytes[0] += 2;
 	bytes[offsetof(struct record_fixed, outcome)] = OUTCOME_COUNT;
 	assert_false(record_decode((struct slice){ bytes, n }, &out));
+	bytes[offsetof(struct record_fixed, outcome)] = OUTCOME_OK;
+	bytes[offsetof(struct record_fixed, cache)] = CACHE_COUNT;
+	assert_false(record_decode((struct slice){ bytes, n }, &out));
+}
+
+/* What a weir before this one has stored: a shorter fixed part, fewer strings. */
+static void
+records_of_version_2_are_read(void **state)
+{
+	struct record in = sample(), out;
+	char bytes[RECORD_BYTES_MAX], old[RECORD_BYTES_MAX];
+	const size_t fixed = sizeof(struct record_fixed), added = sizeof(in.fixed.saved_nusd);
+
+	(void)state;
+	in.fixed.cache = CACHE_DISABLED;
+	in.fixed.retries = 0;
+	in.config_version = in.target = SLICE_NONE;
+	uint32_t n = record_encode(&in, bytes, sizeof(bytes)) - 3 * 2;	/* three strings that are not there */
+	memcpy(old, bytes, fixed - added);
+	memcpy(old + fixed - added, bytes + fixed, n - fixed);
+	old[0] = 2;
+	assert_true(record_decode((struct slice){ old, n - added }, &out));
+	assert_int_equal(out.fixed.version, 2);
+	assert_int_equal(out.fixed.saved_nusd, 0);
+	assert_int_equal(out.fixed.response_bytes, 1200);
+	assert_true(slice_eq(out.metadata, in.metadata));
+	assert_int_equal(out.tries.n, 0);
+	for (size_t cut = 0; cut < n - added; cut++)
+		assert_false(record_decode((struct slice){ old, cut }, &out));
+}
+
+static void
+tries_are_read_as_they_were_written(void **state)
+{
+	struct record_try in[] = {
+		{ 529, 12, 0, SLICE("config.targets[0]"), SLICE("main"), SLICE("claude-opus-5-5"), SLICE("overloaded_error") },
+		{ 0, 5000, 7, SLICE("config.targets[1]"), SLICE("other"), SLICE_NONE, SLICE("it could not be reached") },
+	}, out;
+	char text[RECORD_TRIES_BYTES], longest[400];
+	uint32_t n = 0, one;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		one = record_try_add(text + n, sizeof(text) - n, &in[i]);
+		assert_true(one > 0);
+		assert_int_equal(record_try_add(text + n, one - 1, &in[i]), 0);
+		n += one;
+	}
+	struct slice rest = { text, n };
+	for (int i = 0; i < 2; i++) {
+		assert_true(record_try_read(&rest, &out));
+		assert_int_equal(out.status, in[i].status);
+		assert_int_equal(out.ms, in[i].ms);
+		assert_int_equal(out.cost_nusd, in[i].cost_nusd);
+		assert_true(slice_eq(out.target, in[i].target) && slice_eq(out.provider, in[i].provider));
+		assert_true(slice_eq(out.model, in[i].model) && slice_eq(out.error, in[i].error));
+	}
+	assert_int_equal(rest.n, 0);
+	for (uint32_t cut = 0; cut < n; cut++) {
+		rest = (struct slice){ text, cut };
+		while (record_try_read(&rest, &out))
+			;
+	}
+	memset(longest, 'x', sizeof(longest));
+	in[0].error = (struct slice){ longest, sizeof(longest) };
+	assert_true(record_try_add(text, sizeof(text), &in[0]) > 0);
+	rest = (struct slice){ text, sizeof(text) };
+	assert_true(record_try_read(&rest, &out));
+	assert_int_equal(out.error.n, 255);
+}
+
+static void
+tries_are_whole_or_not_there(void **state)
+{
+	struct record in = sample(), out;
+	char bytes[LEAST + 400], tries[2000];
+
+	(void)state;
+	memset(tries, 'x', sizeof(tries));
+	in.tries = (struct slice){ tries, sizeof(tries) };
+	assert_true(record_decode((struct slice){ bytes, record_encode(&in, bytes, sizeof(bytes)) }, &out));
+	assert_int_equal(out.tries.n, 0);
+	assert_true(slice_eq(out.metadata, in.metadata));
 }
 
 static void
@@ -230,6 +314,34 @@ json_has_all_that_people_ask_for(void **state)
 	assert_int_equal(cJSON_GetObjectItem(json, "granted_tokens")->valueint, 4096);
 	assert_int_equal(cJSON_GetObjectItem(json, "wait_ns")->valueint, 250000000);
 	assert_text(cJSON_GetObjectItem(json, "metadata"), "team", "a\"b");
+	assert_text(json, "cache_status", "HIT");
+	assert_text(json, "target", "config.targets[1]");
+	assert_text(json, "config_version", "0123abcd");
+	assert_int_equal(cJSON_GetObjectItem(json, "retries")->valueint, -1);
+	assert_int_equal(cJSON_GetObjectItem(json, "saved_nusd")->valueint, 5);
+	assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(json, "tries")), 0);
+	cJSON_Delete(json);
+}
+
+static void
+json_shows_each_try(void **state)
+{
+	const struct record_try one = { 529, 12, 3, SLICE("config.targets[0]"), SLICE("main"), SLICE("m\"\xff"), SLICE("overloaded_error") };
+	struct record r = sample();
+	char text[RECORD_TRIES_BYTES];
+	uint32_t n = record_try_add(text, sizeof(text), &one);
+
+	(void)state;
+	n += record_try_add(text + n, sizeof(text) - n, &one);
+	r.tries = (struct slice){ text, n - 1 };	/* the second one is cut: it is left out */
+	cJSON *json = json_of(&r, 1), *tries = cJSON_GetObjectItem(json, "tries");
+	assert_int_equal(cJSON_GetArraySize(tries), 1);
+	tries = cJSON_GetArrayItem(tries, 0);
+	assert_int_equal(cJSON_GetObjectItem(tries, "status")->valueint, 529);
+	assert_int_equal(cJSON_GetObjectItem(tries, "ms")->valueint, 12);
+	assert_int_equal(cJSON_GetObjectItem(tries, "cost_nusd")->valueint, 3);
+	assert_text(tries, "model", "m\"\xef\xbf\xbd");
+	assert_text(tries, "error", "overloaded_error");
 	cJSON_Delete(json);
 }
 
@@ -285,6 +397,10 @@ main(void)
 		cmocka_unit_test(no_character_is_halved),
 		cmocka_unit_test(strings_of_megabytes_are_cut_too),
 		cmocka_unit_test(other_bytes_are_no_record),
+		cmocka_unit_test(records_of_version_2_are_read),
+		cmocka_unit_test(tries_are_read_as_they_were_written),
+		cmocka_unit_test(tries_are_whole_or_not_there),
+		cmocka_unit_test(json_shows_each_try),
 		cmocka_unit_test(the_fixed_part_is_rewritten_in_place),
 		cmocka_unit_test(json_has_all_that_people_ask_for),
 		cmocka_unit_test(json_is_valid_whatever_the_strings_hold),
