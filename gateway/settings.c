@@ -226,10 +226,14 @@ strings_free(char **list, uint32_t n)
 	free(list);
 }
 
-/* Both lists of strings are a pointer that is followed by its count. */
+/* All lists of strings are a pointer that is followed by its count. */
 struct string_list { char **list; uint32_t count; };
 _Static_assert(offsetof(struct setting_provider, models_count) ==
     offsetof(struct setting_provider, models) + offsetof(struct string_list, count), "struct string_list");
+_Static_assert(offsetof(struct setting_workspace, allowed_models_count) ==
+    offsetof(struct setting_workspace, allowed_models) + offsetof(struct string_list, count), "struct string_list");
+_Static_assert(offsetof(struct settings, trusted_hosts_count) ==
+    offsetof(struct settings, trusted_hosts) + offsetof(struct string_list, count), "struct string_list");
 _Static_assert(offsetof(struct settings, metadata.required_count) ==
     offsetof(struct settings, metadata.required) + offsetof(struct string_list, count), "struct string_list");
 
@@ -283,6 +287,7 @@ provider_free(struct setting_provider *v)
 	free(v->path_prefix);
 	free(v->api_key);
 	free(v->ca_pem);
+	free(v->account);
 	strings_free(v->models, v->models_count);
 	free(v->limits.limit);
 	for (uint32_t i = 0; i < v->model_limits_count; i++) {
@@ -313,10 +318,34 @@ draft_providers_free(struct settings_draft *d)
 }
 
 static void
+workspace_free(struct setting_workspace *w)
+{
+	free(w->slug);
+	free(w->config);
+	strings_free(w->allowed_models, w->allowed_models_count);
+	free(w->limits.limit);
+}
+
+static void
+models_free(struct settings *s)
+{
+	for (uint32_t i = 0; i < s->models_count; i++) {
+		free(s->models[i].id);
+		free(s->models[i].model);
+		free(s->models[i].display_name);
+		free(s->models[i].family);
+	}
+	free(s->models);
+	s->models = NULL;
+	s->models_count = 0;
+}
+
+/* What settings_check_limits() has taken is not here any more. */
+static void
 draft_workspaces_free(struct settings_draft *d)
 {
 	for (uint32_t i = 0; i < d->workspaces_count; i++)
-		free(d->workspaces[i].slug);
+		workspace_free(&d->workspaces[i].workspace);
 	free(d->workspaces);
 	d->workspaces = NULL;
 	d->workspaces_count = 0;
@@ -342,6 +371,8 @@ list_reset(struct settings_draft *d, const struct setting_field *row)
 		draft_providers_free(d);
 	else if (strcmp(row->path, "workspaces") == 0)
 		draft_workspaces_free(d);
+	else if (strcmp(row->path, "models") == 0)
+		models_free(&d->s);
 	else
 		draft_configs_free(d);
 }
@@ -365,6 +396,8 @@ list_append(struct settings_draft *d, const struct setting_field *row)
 		return append((void **)&d->providers, &d->providers_count, sizeof(*d->providers));
 	if (strcmp(row->path, "workspaces") == 0)
 		return append((void **)&d->workspaces, &d->workspaces_count, sizeof(*d->workspaces));
+	if (strcmp(row->path, "models") == 0)
+		return append((void **)&d->s.models, &d->s.models_count, sizeof(*d->s.models));
 	CHECK(strcmp(row->path, "configs") == 0);
 	return append((void **)&d->configs, &d->configs_count, sizeof(*d->configs));
 }
@@ -590,11 +623,10 @@ settings_free_members(struct settings *s)
 	for (uint32_t i = 0; i < s->providers_count; i++)
 		provider_free(&s->providers[i]);
 	free(s->providers);
-	for (uint32_t i = 0; i < s->workspaces_count; i++) {
-		free(s->workspaces[i].slug);
-		free(s->workspaces[i].limits.limit);
-	}
+	for (uint32_t i = 0; i < s->workspaces_count; i++)
+		workspace_free(&s->workspaces[i]);
 	free(s->workspaces);
+	models_free(s);
 	for (uint32_t i = 0; i < s->policies_count; i++)
 		free(s->policies[i]);
 	free(s->policies);
@@ -602,6 +634,7 @@ settings_free_members(struct settings *s)
 		config_free(s->configs[i]);
 	free(s->configs);
 	strings_free(s->metadata.required, s->metadata.required_count);
+	strings_free(s->trusted_hosts, s->trusted_hosts_count);
 	price_book_free(s->prices);
 	free(s->admin.host);
 	free(s->tls_cert_pem);
@@ -711,4 +744,13 @@ settings_workspace(const struct settings *s, struct slice slug)
 		return NULL;
 	/* Sorted by settings_check_limits(). */
 	return bsearch(&slug, s->workspaces, s->workspaces_count, sizeof(*s->workspaces), workspace_compare);
+}
+
+const struct setting_model *
+settings_model(const struct settings *s, struct slice id)
+{
+	for (uint32_t i = 0; i < s->models_count; i++)
+		if (slice_eq(slice_of(s->models[i].id), id))
+			return &s->models[i];
+	return NULL;
 }

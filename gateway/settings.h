@@ -39,6 +39,7 @@ struct setting_provider {
 	char **models;		/* globs; none: all */
 	uint32_t models_count;
 	uint32_t index;		/* row in metrics: 1.. */
+	char *account;		/* whose it is: conversations may move between providers of one account; NULL: it is its own */
 	struct limits limits;	/* of the account */
 	struct setting_model_limits *model_limits;	/* of models of this account: all that match apply */
 	uint32_t model_limits_count;
@@ -51,7 +52,18 @@ struct setting_model_limits {
 
 struct setting_workspace {
 	char *slug;
+	char *config;		/* slug of the config that applies where neither request nor key names one; NULL: none */
+	char **allowed_models;	/* globs; none: all */
+	uint32_t allowed_models_count;
 	struct limits limits;
+};
+
+/* A name that clients may ask for. */
+struct setting_model {
+	char *id;		/* "fast" */
+	char *model;		/* what it stands for: "@slug/model", or "model" */
+	char *display_name;	/* in lists; "": the model's own */
+	char *family;		/* "sonnet", ...: where Claude Desktop puts it; NULL: the model's own */
 };
 
 struct settings {
@@ -86,6 +98,22 @@ struct settings {
 		bool lenient;
 	} metadata;
 
+	struct {
+		uint32_t total_ms;	/* 600,000: from the request to the first byte of the answer that is passed on */
+		uint32_t hold_ms;	/* 2,000: how long the beginning of a stream may be held back, while another target is left */
+	} routing;
+	struct {
+		uint32_t failures;	/* 5 in a row take a target out; 0: never */
+		uint32_t failure_percent;	/* 50: or so many of the requests in a window; 0: never */
+		uint32_t minimum_requests;	/* 20, in that window */
+		uint32_t window_ms;	/* 60,000 */
+		uint32_t cooldown_ms, cooldown_max_ms;	/* 10,000 the first time, twice as long each time after; 300,000 */
+		uint32_t account_ms;	/* 300,000: an account that has no money, or whose credential is refused */
+	} health;
+	char **trusted_hosts;	/* that a config or a request may name as custom_host, whatever their addresses */
+	uint32_t trusted_hosts_count;
+	bool saved_configs_only;	/* false. true: requests can name configs and providers, and bring nothing of their own */
+
 	enum { BUDGET_STYLE_AUTO, BUDGET_STYLE_ANTHROPIC, BUDGET_STYLE_PORTKEY } budget_style;
 		/* AUTO: 429 billing_error, or Portkey's 412 where the key came
 		 * in x-portkey-api-key */
@@ -98,10 +126,12 @@ struct settings {
 
 	struct setting_provider *providers;
 	uint32_t providers_count;
-	struct setting_workspace *workspaces;	/* those that have limits */
+	struct setting_workspace *workspaces;	/* those that have something of their own */
 	uint32_t workspaces_count;
 	struct limit_policy **policies;		/* active ones */
 	uint32_t policies_count;
+	struct setting_model *models;	/* aliases */
+	uint32_t models_count;
 	struct config **configs;
 	uint32_t configs_count;
 	char *default_provider;	/* slug; NULL: the only one, or none */
@@ -130,7 +160,9 @@ void settings_put(struct settings *s);
 
 const struct setting_provider *settings_provider(const struct settings *s, struct slice slug);
 const struct setting_workspace *settings_workspace(const struct settings *s, struct slice slug);
-	/* NULL: no limits. */
+	/* NULL: it has nothing of its own. */
+const struct setting_model *settings_model(const struct settings *s, struct slice id);
+	/* An alias; NULL: the name means itself. */
 const struct config *settings_config(const struct settings *s, struct slice slug);
 
 #endif

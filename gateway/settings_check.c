@@ -435,6 +435,7 @@ settings_check(struct settings_draft *d, struct problems *p)
 		check_provider(s, i, p);
 	check_default_provider(s, p);
 	check_configs(d, p);
+	settings_check_models(d, p);
 	settings_check_limits(d, p);
 	check_prices(d, p);
 }

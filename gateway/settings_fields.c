@@ -11,7 +11,9 @@
 #define LISTENER(member) .offset = offsetof(struct setting_listener, member)
 #define PROVIDER(member) .offset = offsetof(struct setting_provider, member)
 #define PROVIDER_LIMITS(member) .offset = offsetof(struct draft_provider, limits.member)
-#define WORKSPACE(member) .offset = offsetof(struct draft_workspace, member)
+#define WORKSPACE(member) .offset = offsetof(struct setting_workspace, member)
+#define WORKSPACE_LIMITS(member) .offset = offsetof(struct draft_workspace, limits.member)
+#define MODEL(member) .offset = offsetof(struct setting_model, member)
 #define CONFIG(member) .offset = offsetof(struct draft_config, member)
 #define DAY_MS 86400000
 
@@ -64,6 +66,20 @@ const struct setting_field setting_fields[] = {
 	{ .path = "metadata.required", .kind = SETTING_STRINGS, ROOT(metadata.required), .fallback = "[]",
 	    .min = 1, .max = METADATA_KEY_BYTES_MAX },
 	{ .path = "metadata.lenient", .kind = SETTING_BOOL, ROOT(metadata.lenient), .fallback = "false" },
+	{ .path = "routing", .kind = SETTING_SECTION },
+	{ .path = "routing.total_ms", .kind = SETTING_U32, ROOT(routing.total_ms), .fallback = "600000", .min = 10, .max = DAY_MS },
+	{ .path = "routing.hold_ms", .kind = SETTING_U32, ROOT(routing.hold_ms), .fallback = "2000", .min = 0, .max = 60000 },
+	{ .path = "health", .kind = SETTING_SECTION },
+	{ .path = "health.failures", .kind = SETTING_U32, ROOT(health.failures), .fallback = "5", .min = 0, .max = 1000000 },
+	{ .path = "health.failure_percent", .kind = SETTING_U32, ROOT(health.failure_percent), .fallback = "50", .min = 0, .max = 100 },
+	{ .path = "health.minimum_requests", .kind = SETTING_U32, ROOT(health.minimum_requests), .fallback = "20", .min = 1, .max = 1000000 },
+	{ .path = "health.window_ms", .kind = SETTING_U32, ROOT(health.window_ms), .fallback = "60000", .min = 1000, .max = DAY_MS },
+	{ .path = "health.cooldown_ms", .kind = SETTING_U32, ROOT(health.cooldown_ms), .fallback = "10000", .min = 10, .max = DAY_MS },
+	{ .path = "health.cooldown_max_ms", .kind = SETTING_U32, ROOT(health.cooldown_max_ms), .fallback = "300000", .min = 10, .max = DAY_MS },
+	{ .path = "health.account_ms", .kind = SETTING_U32, ROOT(health.account_ms), .fallback = "300000", .min = 10, .max = DAY_MS },
+	{ .path = "custom_hosts", .kind = SETTING_SECTION },
+	{ .path = "custom_hosts.trusted", .kind = SETTING_STRINGS, ROOT(trusted_hosts), .fallback = "[]", .min = 1, .max = 253 },
+	{ .path = "saved_configs_only", .kind = SETTING_BOOL, ROOT(saved_configs_only), .fallback = "false" },
 	{ .path = "budgets", .kind = SETTING_SECTION },
 	{ .path = "budgets.style", .kind = SETTING_CHOICE, ROOT(budget_style), .fallback = "\"auto\"",
 	    .choices = "auto|anthropic|portkey" },
@@ -84,14 +100,23 @@ const struct setting_field setting_fields[] = {
 	{ .path = "providers[].ca_file", .kind = SETTING_FILE, PROVIDER(ca_pem) },
 	{ .path = "providers[].models", .kind = SETTING_STRINGS, PROVIDER(models), .fallback = "[]", .min = 1, .max = 256 },
 	{ .path = "providers[].allow_plain_http", .kind = SETTING_BOOL, PROVIDER(allow_plain_http), .fallback = "false" },
+	{ .path = "providers[].account", .kind = SETTING_SLUG, PROVIDER(account) },
 	{ .path = "providers[].rate_limits", .kind = SETTING_RAW_LIMITS, PROVIDER_LIMITS(rates) },
 	{ .path = "providers[].usage_limits", .kind = SETTING_RAW_LIMITS, PROVIDER_LIMITS(usages) },
 	{ .path = "providers[].model_limits", .kind = SETTING_RAW_ARRAY, PROVIDER_LIMITS(models) },
 	{ .path = "default_provider", .kind = SETTING_SLUG, ROOT(default_provider) },
 	{ .path = "workspaces", .kind = SETTING_LIST, .max = 4096 },
 	{ .path = "workspaces[].slug", .kind = SETTING_SLUG, WORKSPACE(slug), .required = true },
-	{ .path = "workspaces[].rate_limits", .kind = SETTING_RAW_LIMITS, WORKSPACE(limits.rates) },
-	{ .path = "workspaces[].usage_limits", .kind = SETTING_RAW_LIMITS, WORKSPACE(limits.usages) },
+	{ .path = "workspaces[].config", .kind = SETTING_SLUG, WORKSPACE(config) },
+	{ .path = "workspaces[].allowed_models", .kind = SETTING_STRINGS, WORKSPACE(allowed_models), .fallback = "[]", .min = 1, .max = 256 },
+	{ .path = "workspaces[].rate_limits", .kind = SETTING_RAW_LIMITS, WORKSPACE_LIMITS(rates) },
+	{ .path = "workspaces[].usage_limits", .kind = SETTING_RAW_LIMITS, WORKSPACE_LIMITS(usages) },
+	{ .path = "models", .kind = SETTING_LIST, .max = 256 },
+	{ .path = "models[].id", .kind = SETTING_STRING, MODEL(id), .required = true, .min = 1, .max = 256 },
+	{ .path = "models[].model", .kind = SETTING_STRING, MODEL(model), .required = true, .min = 1, .max = 256 },
+	{ .path = "models[].display_name", .kind = SETTING_STRING, MODEL(display_name), .fallback = "\"\"", .max = 128 },
+	{ .path = "models[].family", .kind = SETTING_STRING, MODEL(family), .choices = "haiku|sonnet|opus|fable|mythos",
+	    .max = 32 },
 	{ .path = "policies", .kind = SETTING_RAW_ARRAY, DRAFT(policies) },
 
 	{ .path = "configs", .kind = SETTING_LIST, .max = 4096 },
@@ -105,6 +130,7 @@ const size_t setting_fields_count = sizeof(setting_fields) / sizeof(setting_fiel
 _Static_assert(sizeof(setting_fields) / sizeof(setting_fields[0]) <= SETTINGS_ROWS_MAX, "struct setting_rows");
 _Static_assert(offsetof(struct settings_draft, s) == 0, "rows serve both");
 _Static_assert(offsetof(struct draft_provider, provider) == 0, "rows serve both");
+_Static_assert(offsetof(struct draft_workspace, workspace) == 0, "rows serve both");
 
 const struct setting_field *
 setting_field_find(struct slice generic_path)

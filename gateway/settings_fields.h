@@ -87,7 +87,7 @@ struct draft_provider {
 	struct draft_limits limits;
 };
 struct draft_workspace {
-	char *slug;
+	struct setting_workspace workspace;	/* first: offsets of rows are the same in both */
 	struct draft_limits limits;
 };
 struct settings_draft {
@@ -116,6 +116,9 @@ void settings_check(struct settings_draft *d, struct problems *p);
 	 * configs, prices, limits, policies, indexes, the default provider. */
 void settings_check_limits(struct settings_draft *d, struct problems *p);
 	/* Its part for limits and policies: after providers and configs are known. */
+void settings_check_models(struct settings_draft *d, struct problems *p);
+	/* Its part for aliases, and for configs of workspaces: before the
+	 * workspaces leave the draft. */
 bool settings_resolve(struct slice json, const char *folder, struct buf *out, struct problems *p) MUST_CHECK;
 	/*
 	 * Copies a valid JSON text into `out` with ${NAME}, file: and files

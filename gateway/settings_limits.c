@@ -50,7 +50,7 @@ static int
 workspace_order(const void *pa, const void *pb)
 {
 	const struct draft_workspace *const *a = pa, *const *b = pb;
-	int order = strcmp((*a)->slug, (*b)->slug);
+	int order = strcmp((*a)->workspace.slug, (*b)->workspace.slug);
 
 	return order ? order : (*a > *b) - (*a < *b);
 }
@@ -64,24 +64,25 @@ take_workspaces(struct settings_draft *d, struct problems *p)
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < d->workspaces_count; i++)
-		if (d->workspaces[i].slug)
+		if (d->workspaces[i].workspace.slug)
 			order[n++] = &d->workspaces[i];
 	qsort(order, n, sizeof(*order), workspace_order);
 	s->workspaces = allocate(n, sizeof(*s->workspaces));
 	for (uint32_t i = 0; i < n; i++) {
-		const struct slice slug = slice_of(order[i]->slug);
+		const char *name = order[i]->workspace.slug;
+		const struct slice slug = slice_of(name);
 		const struct limit_owner owner = { .kind = "workspace", .id = slug, .shown = slug };
 		struct setting_workspace *w = &s->workspaces[s->workspaces_count++];
 
-		if (i > 0 && strcmp(order[i]->slug, order[i - 1]->slug) == 0) {
+		if (i > 0 && strcmp(name, s->workspaces[i - 1].slug) == 0) {
 			snprintf(path, sizeof(path), "workspaces[%u].slug", (unsigned)(order[i] - d->workspaces));
-			problem_add(p, path, "\"%s\" is the slug of workspaces[%u] too", order[i]->slug,
+			problem_add(p, path, "\"%s\" is the slug of workspaces[%u] too", name,
 			    (unsigned)(order[i - 1] - d->workspaces));
 		}
 		snprintf(path, sizeof(path), "workspaces[%u]", (unsigned)(order[i] - d->workspaces));
+		*w = order[i]->workspace;
+		order[i]->workspace = (struct setting_workspace){ .slug = NULL };
 		take_limits(&order[i]->limits, &owner, path, &w->limits, p);
-		w->slug = strdup(order[i]->slug);
-		CHECK(w->slug);
 	}
 	free(order);
 }
@@ -179,17 +180,6 @@ struct existence {
 };
 
 static void
-missing(const struct existence *e, const char *path, const char *kind, struct slice value, const struct problem_guess *guess)
-{
-	const char *best = problem_guess_best(guess);
-
-	if (best)
-		problem_add(e->p, path, "there is no %s \"%s\"; did you mean \"%s\"?", kind, problem_name(value).text, best);
-	else
-		problem_add(e->p, path, "there is no %s \"%s\" in this file", kind, problem_name(value).text);
-}
-
-static void
 find_provider(const struct existence *e, const char *path, struct slice slug)
 {
 	struct problem_guess guess = { .wanted = slug };
@@ -201,7 +191,7 @@ find_provider(const struct existence *e, const char *path, struct slice slug)
 			return;		/* one that could not be read may be the one that is meant */
 		problem_guess_try(&guess, have);
 	}
-	missing(e, path, "provider", slug, &guess);
+	problem_add_missing(e->p, path, "provider", &guess);
 }
 
 static void
@@ -216,7 +206,7 @@ find_config(const struct existence *e, const char *path, struct slice slug)
 			return;
 		problem_guess_try(&guess, have);
 	}
-	missing(e, path, "config", slug, &guess);
+	problem_add_missing(e->p, path, "config", &guess);
 }
 
 static void
@@ -229,7 +219,7 @@ find_type(const struct existence *e, const char *path, struct slice type)
 			return;
 		problem_guess_try(&guess, provider_types[i]);
 	}
-	missing(e, path, "type of provider", type, &guess);
+	problem_add_missing(e->p, path, "type of provider", &guess);
 }
 
 /* Keys, users and metadata are not the file's: anything may be. */

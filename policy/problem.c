@@ -118,3 +118,14 @@ problem_guess_best(const struct problem_guess *g)
 	size_t allowed = g->wanted.n / 3 + 1;
 	return g->distance <= allowed && g->distance < g->wanted.n ? g->best : NULL;
 }
+
+void
+problem_add_missing(struct problems *p, const char *path, const char *kind, const struct problem_guess *g)
+{
+	const char *best = problem_guess_best(g);
+
+	if (best)
+		problem_add(p, path, "there is no %s \"%s\"; did you mean \"%s\"?", kind, problem_name(g->wanted).text, best);
+	else
+		problem_add(p, path, "there is no %s \"%s\" in this file", kind, problem_name(g->wanted).text);
+}

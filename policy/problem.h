@@ -47,5 +47,7 @@ void problem_guess_try(struct problem_guess *g, const char *candidate);
 	/* `candidate` must outlive the guess. Case does not count. */
 const char *problem_guess_best(const struct problem_guess *g);
 	/* NULL if nothing is near enough to be what was meant. */
+void problem_add_missing(struct problems *p, const char *path, const char *kind, const struct problem_guess *g);
+	/* "there is no <kind> "..." in this file", or what was meant instead. */
 
 #endif
