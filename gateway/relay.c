@@ -499,6 +499,7 @@ on_error(void *arg, enum exchange_error e, const char *text)
 	} kinds[] = {
 		[EXCHANGE_OK] = { 502, "api_error", "" },
 		[EXCHANGE_RESOLVE] = { 502, "api_error", "its name could not be resolved" },
+		[EXCHANGE_FORBIDDEN] = { 400, "invalid_request_error", "its host may not be asked" },
 		[EXCHANGE_CONNECT] = { 502, "api_error", "it could not be reached" },
 		[EXCHANGE_TLS] = { 502, "api_error", "the TLS connection failed" },
 		[EXCHANGE_TIMEOUT] = { 504, "timeout_error", "no answer came in time" },

@@ -43,8 +43,10 @@ plane_new(struct worker *w, struct settings *s, const struct tls_ticket_keys *ke
 	bool ok = p->targets && p->heads && p->count_again_ms;
 	for (uint32_t i = 0; i < s->providers_count && ok; i++) {
 		const struct setting_provider *provider = &s->providers[i];
-		p->targets[i] = upstream_target(w->upstream, provider->host, provider->port, provider->tls,
-		    slice_of(provider->ca_pem), why, sizeof(why));
+		const struct target_at at = {
+			.host = provider->host, .port = provider->port, .tls = provider->tls, .ca_pem = slice_of(provider->ca_pem),
+		};
+		p->targets[i] = upstream_target(w->upstream, &at, why, sizeof(why));
 		buf_init(&p->heads[i], HEAD_LINES_BYTES_MAX);
 		serve_head_lines(provider, &p->heads[i]);
 		ok = p->targets[i] != NULL && !p->heads[i].overflow;

@@ -28,6 +28,7 @@ struct exchange;
 enum exchange_error {
 	EXCHANGE_OK,
 	EXCHANGE_RESOLVE,	/* the name has no address */
+	EXCHANGE_FORBIDDEN,	/* it has only addresses that may not be asked: struct target_at */
 	EXCHANGE_CONNECT,	/* refused, unreachable, or connect time-out */
 	EXCHANGE_TLS,		/* handshake or certificate */
 	EXCHANGE_TIMEOUT,	/* no first byte in time */
@@ -77,10 +78,20 @@ void upstream_tick(struct upstream *u, uint64_t now_ms);
 	/* From the worker's timer, about ten times a second, with uv_now():
 	 * time-outs, idle connections past their age. */
 
-struct target *upstream_target(struct upstream *u, const char *host, uint16_t port, bool tls,
-    struct slice ca_pem, char *why, size_t why_size);
-	/* The same endpoint gives the same target (counted); NULL: bad CA.
-	 * `host` without brackets; ca_pem none: the system's. */
+/* Where a target is. */
+struct target_at {
+	const char *host;	/* a name, or an address without brackets */
+	uint16_t port;
+	bool tls;
+	struct slice ca_pem;	/* none: the system's */
+	bool (*allows)(const struct sockaddr *address);
+		/* Of a host that somebody else has chosen: each address is asked about
+		 * before it is connected to, so a name cannot lead to where it must
+		 * not. NULL: all. */
+};
+
+struct target *upstream_target(struct upstream *u, const struct target_at *at, char *why, size_t why_size);
+	/* The same endpoint gives the same target (counted); NULL: bad CA. */
 void target_put(struct target *t);
 
 struct exchange *exchange_start(struct target *t, const struct exchange_request *r,

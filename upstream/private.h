@@ -56,6 +56,7 @@ struct target {
 	struct trust *trust;		/* NULL: plain */
 	struct link idle;		/* the last used first */
 	uint32_t idle_count;
+	bool (*allows)(const struct sockaddr *address);	/* NULL: all */
 	uint16_t port;
 	char host[];
 };

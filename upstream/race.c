@@ -176,8 +176,13 @@ static bool
 start_attempt(struct race *r)
 {
 	const union address *to = &r->query.found.list[r->next_address++];
-	struct conn *c = conn_new(r->target);
 
+	if (r->target->allows && !r->target->allows(&to->any)) {
+		note_failure(r, "this address may not be asked");
+		r->error = EXCHANGE_FORBIDDEN;
+		return false;
+	}
+	struct conn *c = conn_new(r->target);
 	if (!c) {
 		note_failure(r, "out of memory");
 		return false;

@@ -58,21 +58,21 @@ trust_put(struct upstream *u, struct trust *t)
 /* ---- targets ---- */
 
 static struct target *
-find(struct upstream *u, const char *host, uint16_t port, const struct trust *trust)
+find(struct upstream *u, const struct target_at *at, const struct trust *trust)
 {
 	for (struct link *l = u->targets.next; l != &u->targets; l = l->next) {
 		struct target *t = CONTAINER_OF(l, struct target, link);
 
-		if (t->port == port && t->trust == trust && strcmp(t->host, host) == 0)
+		if (t->port == at->port && t->trust == trust && t->allows == at->allows && strcmp(t->host, at->host) == 0)
 			return t;
 	}
 	return NULL;
 }
 
 static struct target *
-target_new(struct upstream *u, const char *host, uint16_t port, struct trust *trust)
+target_new(struct upstream *u, const struct target_at *at, struct trust *trust)
 {
-	size_t n = strlen(host) + 1;
+	size_t n = strlen(at->host) + 1;
 	struct target *t = calloc(1, sizeof(*t) + n);
 
 	if (!t)
@@ -80,30 +80,30 @@ target_new(struct upstream *u, const char *host, uint16_t port, struct trust *tr
 	t->upstream = u;
 	u->refs++;
 	t->trust = trust;
-	t->port = port;
-	memcpy(t->host, host, n);
+	t->port = at->port;
+	t->allows = at->allows;
+	memcpy(t->host, at->host, n);
 	link_init(&t->idle);
 	link_add(&u->targets, &t->link);
 	return t;
 }
 
 struct target *
-upstream_target(struct upstream *u, const char *host, uint16_t port, bool tls, struct slice ca_pem, char *why,
-    size_t why_size)
+upstream_target(struct upstream *u, const struct target_at *at, char *why, size_t why_size)
 {
 	struct trust *trust = NULL;
 	struct target *t;
 
-	if (strlen(host) > HOST_BYTES_MAX) {
+	if (strlen(at->host) > HOST_BYTES_MAX) {
 		snprintf(why, why_size, "the host name is too long");
 		return NULL;
 	}
-	if (tls && !(trust = trust_get(u, ca_pem, why, why_size)))
+	if (at->tls && !(trust = trust_get(u, at->ca_pem, why, why_size)))
 		return NULL;
-	t = find(u, host, port, trust);
+	t = find(u, at, trust);
 	if (t) {
 		trust_put(u, trust);	/* the target holds it already */
-	} else if (!(t = target_new(u, host, port, trust))) {
+	} else if (!(t = target_new(u, at, trust))) {
 		snprintf(why, why_size, "out of memory");
 		trust_put(u, trust);
 		return NULL;

@@ -348,7 +348,7 @@ static inline struct target *
 target_of(struct stage *s, const char *host, uint16_t port, bool tls, const char *ca)
 {
 	char why[200];
-	struct target *t = upstream_target(s->upstream, host, port, tls, slice_of(ca), why, sizeof(why));
+	struct target *t = upstream_target(s->upstream, &(struct target_at){ .host = host, .port = port, .tls = tls, .ca_pem = slice_of(ca) }, why, sizeof(why));
 
 	if (!t)
 		fail_msg("%s", why);

@@ -352,7 +352,7 @@ bad_ca(void **state)
 
 	(void)state;
 	stage_set(&s, false);
-	assert_null(upstream_target(s.upstream, "a", 443, true, SLICE("rubbish"), why, sizeof(why)));
+	assert_null(upstream_target(s.upstream, &(struct target_at){ .host = "a", .port = 443, .tls = true, .ca_pem = SLICE("rubbish") }, why, sizeof(why)));
 	assert_non_null(strstr(why, "CA certificates"));
 	stage_clear(&s);
 }

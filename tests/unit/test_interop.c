@@ -215,13 +215,13 @@ talk_to_openssl(char *version)
 	}
 	RUN_UNTIL(&loop, says(&server, "ACCEPT ") && says(&server, "\n"));
 	assert_int_not_equal(port_of(&server), 0);
-	struct target *t = upstream_target(u, "localhost", port_of(&server), true, slice_of(pki.ca), why, sizeof(why));
+	struct target *t = upstream_target(u, &(struct target_at){ .host = "localhost", .port = port_of(&server), .tls = true, .ca_pem = slice_of(pki.ca) }, why, sizeof(why));
 	assert_non_null(t);
 	ask(t, "New, TLSv1", "");
 	for (int i = 0; i < 3; i++)
 		ask(t, "Reused, TLSv1", "");
 	target_put(t);
-	t = upstream_target(u, "127.0.0.1", port_of(&server), true, slice_of(pki.ca), why, sizeof(why));
+	t = upstream_target(u, &(struct target_at){ .host = "127.0.0.1", .port = port_of(&server), .tls = true, .ca_pem = slice_of(pki.ca) }, why, sizeof(why));
 	ask(t, "", "127.0.0.1:");	/* a name that the certificate does not have */
 	target_put(t);
 	upstream_free(u);

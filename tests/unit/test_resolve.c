@@ -427,7 +427,7 @@ next_address_after_a_quarter_second(void **state)
 	uint16_t port = listen_on(&listener, "127.0.0.1", 0);
 	black_hole(fds, "127.0.0.2", port);
 	zone = "127.0.0.2 127.0.0.1";
-	struct target *t = upstream_target(u, "two.test", port, false, SLICE_NONE, why, sizeof(why));
+	struct target *t = upstream_target(u, &(struct target_at){ .host = "two.test", .port = port, .tls = false }, why, sizeof(why));
 
 	lookups = 0;
 	begin(t, &o, 5000);
@@ -461,14 +461,14 @@ next_address_at_once_after_a_refusal(void **state)
 	(void)state;
 	uint16_t port = listen_on(&listener, "127.0.0.1", 0);
 	zone = "127.0.0.3 127.0.0.4 127.0.0.1";
-	struct target *t = upstream_target(u, "three.test", port, false, SLICE_NONE, why, sizeof(why));
+	struct target *t = upstream_target(u, &(struct target_at){ .host = "three.test", .port = port, .tls = false }, why, sizeof(why));
 	begin(t, &o, 5000);
 	RUN_UNTIL(&loop, o.over);	/* without any tick */
 	assert_int_equal(o.status, 204);
 	target_put(t);
 
 	zone = "127.0.0.3 127.0.0.4";
-	t = upstream_target(u, "none.test", port, false, SLICE_NONE, why, sizeof(why));
+	t = upstream_target(u, &(struct target_at){ .host = "none.test", .port = port, .tls = false }, why, sizeof(why));
 	begin(t, &o, 5000);
 	RUN_UNTIL(&loop, o.over);
 	assert_int_equal(o.error, EXCHANGE_CONNECT);
@@ -477,6 +477,66 @@ next_address_at_once_after_a_refusal(void **state)
 	target_put(t);
 	upstream_free(u);
 	uv_close((uv_handle_t *)&listener, NULL);
+	turns(5);
+}
+
+static bool
+allows_most(const struct sockaddr *address)
+{
+	const struct sockaddr_in *v4 = (const void *)address;
+
+	return address->sa_family == AF_INET && ntohl(v4->sin_addr.s_addr) != 0x7f000001;
+}
+
+/* A name that somebody else has chosen must not lead to each address. */
+static void
+addresses_that_may_not_be_asked(void **state)
+{
+	struct upstream *u = upstream_new(&loop.uv);
+	struct outcome o;
+	uv_tcp_t listener, forbidden;
+	char why[100];
+
+	(void)state;
+	uint16_t port = listen_on(&listener, "127.0.0.5", 0);
+	assert_int_equal(listen_on(&forbidden, "127.0.0.1", port), port);
+	struct target_at at = { .host = "guarded.test", .port = port, .allows = allows_most };
+	zone = "127.0.0.1 127.0.0.5";
+	struct target *t = upstream_target(u, &at, why, sizeof(why));
+	begin(t, &o, 5000);
+	RUN_UNTIL(&loop, o.over);	/* by the one that is left */
+	assert_int_equal(o.status, 204);
+	target_put(t);
+
+	zone = "127.0.0.1";
+	at.host = "rebound.test";
+	t = upstream_target(u, &at, why, sizeof(why));
+	begin(t, &o, 5000);
+	RUN_UNTIL(&loop, o.over);
+	assert_int_equal(o.error, EXCHANGE_FORBIDDEN);
+	assert_non_null(strstr(o.text, "rebound.test:"));
+	assert_non_null(strstr(o.text, "this address may not be asked (127.0.0.1)"));
+	/* Who may ask all has a target of its own. */
+	at.allows = NULL;
+	struct target *open = upstream_target(u, &at, why, sizeof(why));
+	assert_ptr_not_equal(open, t);
+	begin(open, &o, 5000);
+	RUN_UNTIL(&loop, o.over);
+	assert_int_equal(o.status, 204);
+	target_put(t);
+	target_put(open);
+
+	/* Numbers too: they are not looked up, but asked about. */
+	at = (struct target_at){ .host = "127.0.0.1", .port = port, .allows = allows_most };
+	t = upstream_target(u, &at, why, sizeof(why));
+	begin(t, &o, 5000);
+	upstream_tick(u, uv_now(&loop.uv) + 100);	/* what fails at once is told by the tick */
+	RUN_UNTIL(&loop, o.over);
+	assert_int_equal(o.error, EXCHANGE_FORBIDDEN);
+	target_put(t);
+	upstream_free(u);
+	uv_close((uv_handle_t *)&listener, NULL);
+	uv_close((uv_handle_t *)&forbidden, NULL);
 	turns(5);
 }
 
@@ -492,7 +552,7 @@ no_connection_in_time(void **state)
 	(void)state;
 	uint16_t port = listen_on(&listener, "127.0.0.1", 0);
 	black_hole(fds, "127.0.0.2", port);
-	struct target *t = upstream_target(u, "127.0.0.2", port, false, SLICE_NONE, why, sizeof(why));
+	struct target *t = upstream_target(u, &(struct target_at){ .host = "127.0.0.2", .port = port, .tls = false }, why, sizeof(why));
 	begin(t, &o, 2000);
 	turns(5);
 	upstream_tick(u, uv_now(&loop.uv) + 1900);
@@ -503,7 +563,7 @@ no_connection_in_time(void **state)
 	target_put(t);
 
 	zone = "127.0.0.1";
-	t = upstream_target(u, "slow.test", port, false, SLICE_NONE, why, sizeof(why));
+	t = upstream_target(u, &(struct target_at){ .host = "slow.test", .port = port, .tls = false }, why, sizeof(why));
 	begin(t, &o, 2000);
 	turns(5);
 	upstream_tick(u, uv_now(&loop.uv) + 4400);
@@ -547,6 +607,7 @@ main(void)
 		cmocka_unit_test(freed_while_a_lookup_runs),
 		cmocka_unit_test(next_address_after_a_quarter_second),
 		cmocka_unit_test(next_address_at_once_after_a_refusal),
+		cmocka_unit_test(addresses_that_may_not_be_asked),
 		cmocka_unit_test(no_connection_in_time),
 	};
 
