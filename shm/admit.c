@@ -200,18 +200,16 @@ demand_granted(const struct asking *q, bool alone, uint32_t *lowered_by)
 	*lowered_by = q->n;
 	for (uint32_t i = 0; q->clamps && i < q->n; i++) {
 		const struct want *w = &q->want[i];
-		int64_t share_of_most;
+		int64_t share_of_most, demand = q->floor;
 
 		if (!w->clamps)
 			continue;
 		int64_t left = units_left(q, i, alone);
-		if (larger(w->least, 1) > left) {
-			*lowered_by = i;
-			return q->floor;
-		}
-		if (!__builtin_mul_overflow(w->most, (int64_t)q->share, &share_of_most) && share_of_most <= left)
+		if (!__builtin_mul_overflow(w->most, (int64_t)q->share, &share_of_most) && share_of_most <= left &&
+		    left > 0)
 			continue;
-		int64_t demand = charge_demand(&q->charges[i], larger(left / q->share, w->least));
+		if (larger(w->least, 1) <= left)
+			demand = charge_demand(&q->charges[i], larger(left / q->share, w->least));
 		if (demand < granted) {
 			granted = demand;
 			*lowered_by = i;
