@@ -29,7 +29,7 @@
 #include "shm/queue.h"
 #include "shm/ring.h"
 
-#define LAYOUT_VERSION 2	/* raise when a meaning changes and no size does */
+#define LAYOUT_VERSION 3	/* raise when a meaning changes and no size does */
 
 static inline uint64_t
 word_get(const _Atomic uint64_t *w)
@@ -96,8 +96,9 @@ struct shm_proc {
 
 /*
  * The undo journal: the words that the step under way has changed, with what
- * they were. count = 0 is the normal state. 16 charges that all create their
- * meter are 16 * 11 words and a few.
+ * they were. count = 0 is the normal state. The longest step is a move (move.c):
+ * CHARGES_MAX holds are released or closed, 3 words each, as many charges are
+ * taken, 6 words each, and a page takes the place of another, 6 words: 222.
  */
 #define JOURNAL_MAX 255
 
@@ -186,21 +187,42 @@ struct shm_name {
 	_Atomic uint64_t next;	/* in the list of free rows: row + 1, or 0 */
 };
 
-/* What a request took from one meter. All that a settle of a request bucket
- * needs is here, so that it need not touch the meter. */
+/*
+ * What a request took from one meter. All that a settle of a request bucket
+ * needs is here, so that it need not touch the meter.
+ *
+ *	amount	bucket: ns of refill; else units; postpaid: 0
+ *	units	that were asked for; CLOSED: that will be paid
+ *	mark	bucket of requests: its level behind that. Others, if LATER: their
+ *		base, what the request had used before and they do not pay
+ *	what	of the charge: lower half of shm_meter.what; and HOLD_*
+ *
+ * The mark has two meanings so that an admission, after which a request has
+ * no base, has no word more to write.
+ */
+#define HOLD_CLOSED (UINT32_C(1) << 31)	/* the request went on without this meter: nothing more is used of it */
+#define HOLD_LATER (UINT32_C(1) << 30)	/* something had been used before it was charged */
+#define HOLD_MOVED (HOLD_CLOSED | HOLD_LATER)
+
 struct shm_hold {
 	_Atomic uint64_t id_hi, id_lo;
-	_Atomic uint64_t amount;	/* bucket: ns of refill; else units; postpaid: 0 */
-	_Atomic uint64_t units;		/* that were asked for */
-	_Atomic uint64_t after;		/* bucket: its level behind that */
+	_Atomic uint64_t amount;
+	_Atomic uint64_t units;
+	_Atomic uint64_t mark;
 	_Atomic uint32_t row;		/* of the meter */
-	_Atomic uint32_t what;		/* of the charge: lower half of shm_meter.what */
+	_Atomic uint32_t what;
 };
+
+static inline uint32_t
+hold_word(const struct shm_hold *h)
+{
+	return atomic_load_explicit(&h->what, memory_order_acquire);
+}
 
 static inline uint32_t
 hold_what(const struct shm_hold *h)
 {
-	return atomic_load_explicit(&h->what, memory_order_acquire);
+	return hold_word(h) & ~HOLD_MOVED;
 }
 
 /*
@@ -223,7 +245,7 @@ struct inflight {
 	_Atomic uint64_t cost_nusd;	/* this and tokens: in state DONE */
 	_Atomic uint64_t tokens;
 	_Atomic uint64_t holds;
-	_Atomic uint64_t step;		/* `sequence` of its admission */
+	_Atomic uint64_t step;		/* `sequence` of its admission, or of its last move */
 	uint64_t next;			/* free list: page number + 1, or 0 */
 	struct shm_hold hold[CHARGES_MAX];
 	struct metered metered[2];
@@ -276,6 +298,7 @@ _Static_assert(sizeof(struct shm_journal) == 4096, "a page");
 _Static_assert(sizeof(struct inflight) == INFLIGHT_ENTRY_BYTES, "see limits.h");
 _Static_assert(sizeof(struct shm_name) == 2 * CACHE_LINE, "two lines a name");
 _Static_assert(sizeof(struct shm_hold) == 48, "no holes");
+_Static_assert((HOLD_MOVED & (WHAT_TYPE_MASK | WHAT_MODE_MASK | WHAT_PERIOD_MASK)) == 0, "bits of their own");
 _Static_assert(sizeof(struct shm_item) == RING_ALIGN, "fits before the end of a ring");
 _Static_assert(sizeof(struct ring_charge) == 64, "in ring items");
 
