@@ -89,6 +89,8 @@ layout_hash(void)
 		sizeof(struct shm_queue), sizeof(struct shm_metrics), ROUTES_MAX, PROVIDERS_MAX, STATUSES_MAX,
 		FIELD(shm_metrics, tokens), FIELD(shm_metrics, cost_nusd), FIELD(shm_metrics, bucket),
 		FIELD(shm_metrics, sum_ns), FIELD(shm_metrics, counter), FIELD(shm_metrics, connections),
+		sizeof(struct shm_health), HEALTH_ROWS, HEALTH_WHYS, FIELD(shm_health, name), sizeof(struct shm_target),
+		FIELD(shm_target, circuit), FIELD(shm_target, used_ms), CLAIMS, PLACES_SETS, sizeof(struct shm_place_set),
 	};
 	uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
@@ -160,6 +162,9 @@ header_plan(struct shm_header *h, const struct arena_sizes *s)
 	h->at.rings = section(&end, s->workers + 1, s->ring_bytes);
 	h->at.metrics = section(&end, s->workers + 1, sizeof(struct shm_metrics));
 	h->at.queue = section(&end, 1, sizeof(struct shm_queue));
+	h->at.health = section(&end, 1, sizeof(struct shm_health));
+	h->at.claims = section(&end, CLAIMS, sizeof(uint64_t));
+	h->at.places = section(&end, PLACES_SETS, sizeof(struct shm_place_set));
 	h->bytes = section(&end, 0, 0);
 }
 

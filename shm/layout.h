@@ -24,8 +24,11 @@
 #include <stdint.h>
 
 #include "shm/arena.h"
+#include "shm/claims.h"
+#include "shm/health.h"
 #include "shm/ledger.h"
 #include "shm/metrics.h"
+#include "shm/places.h"
 #include "shm/queue.h"
 #include "shm/ring.h"
 
@@ -41,6 +44,16 @@ static inline void
 word_put(_Atomic uint64_t *w, uint64_t value)
 {
 	atomic_store_explicit(w, value, memory_order_release);
+}
+
+static inline void
+cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
 }
 
 /*
@@ -82,6 +95,7 @@ struct shm_header {
 	struct arena_sizes sizes;
 	struct shm_sections {		/* offsets in bytes */
 		uint64_t procs, workers, meters, index, names, pages, rings, metrics, queue;
+		uint64_t health, claims, places;
 	} at;
 	struct shm_ledger ledger;
 };
@@ -288,11 +302,65 @@ struct shm_queue {
 	} place[QUEUE_PLACES];
 };
 
+/*
+ * Targets that failed: health.h. Writers: all workers, without a lock; `making` and
+ * the probes of the dead: the master too.
+ *
+ *	making		worker + 1 that makes a row; 0: nobody. By compare-and-swap
+ *	unkept		reports for which no row was free
+ *	ejected		by reason
+ *
+ * A row, and the line beside it that is seldom needed. id and name are written by who
+ * has `making`, while the circuit says that the row is free; every other word by
+ * whoever reports. Only the circuit, changed by compare-and-swap, has to be right.
+ *
+ *	circuit		health.c
+ *	streak		failures since the last success
+ *	half, _before	of the window: number, failures and requests
+ *	since_ms	when the target went out, or came up again; 0: never
+ *	used_ms		last report, to the minute
+ */
+struct shm_target {
+	_Alignas(CACHE_LINE) _Atomic uint64_t id_hi;
+	_Atomic uint64_t id_lo;
+	_Atomic uint64_t circuit;
+	_Atomic uint64_t streak;
+	_Atomic uint64_t half;
+	_Atomic uint64_t half_before;
+	_Atomic uint64_t since_ms;
+	_Atomic uint64_t used_ms;
+};
+
+struct shm_target_name {
+	_Alignas(CACHE_LINE) _Atomic uint64_t text[HEALTH_NAME_BYTES / 8];	/* bytes, NUL-terminated */
+};
+
+struct shm_health {
+	_Alignas(CACHE_LINE) _Atomic uint64_t making;
+	_Atomic uint64_t unkept;
+	_Atomic uint64_t ejected[HEALTH_WHYS];
+	struct shm_target row[HEALTH_ROWS];
+	struct shm_target_name name[HEALTH_ROWS];
+};
+
+/* Where conversations were served: places.h. Writers: all workers, without a lock.
+ * (Claims are words alone: claims.c.) */
+struct shm_place_set {
+	_Alignas(CACHE_LINE) struct shm_place_entry {
+		_Atomic uint64_t check;
+		_Atomic uint64_t value;		/* 0: empty */
+	} way[PLACES_WAYS];
+};
+
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "words must work across processes");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "a word is its value");
 _Static_assert(sizeof(struct shm_ledger) == 3 * CACHE_LINE, "three lines");
 _Static_assert(sizeof(struct shm_meter) == CACHE_LINE, "one line a meter");
 _Static_assert(sizeof(struct shm_queue) == (1 + QUEUE_PLACES) * CACHE_LINE, "one line a place");
+_Static_assert(sizeof(struct shm_target) == CACHE_LINE, "one line a target");
+_Static_assert(sizeof(struct shm_target_name) == 2 * CACHE_LINE, "two lines a name");
+_Static_assert(offsetof(struct shm_health, row) == CACHE_LINE, "one line before the rows");
+_Static_assert(sizeof(struct shm_place_set) == CACHE_LINE, "one line a set");
 _Static_assert(sizeof(struct shm_proc) == CACHE_LINE, "one line a process");
 _Static_assert(sizeof(struct shm_journal) == 4096, "a page");
 _Static_assert(sizeof(struct inflight) == INFLIGHT_ENTRY_BYTES, "see limits.h");
@@ -362,6 +430,24 @@ static inline struct shm_queue *
 layout_queue(const struct arena *a)
 {
 	return (struct shm_queue *)((char *)a->header + a->header->at.queue);
+}
+
+static inline struct shm_health *
+layout_health(const struct arena *a)
+{
+	return (struct shm_health *)((char *)a->header + a->header->at.health);
+}
+
+static inline _Atomic uint64_t *
+layout_claims(const struct arena *a)
+{
+	return (_Atomic uint64_t *)((char *)a->header + a->header->at.claims);
+}
+
+static inline struct shm_place_set *
+layout_places(const struct arena *a)
+{
+	return (struct shm_place_set *)((char *)a->header + a->header->at.places);
 }
 
 static inline struct shm_proc *

@@ -233,10 +233,10 @@ def scan(bench):
     return {line["shape"]: line["gb_per_s"] for line in lines}
 
 
-def ledger(bench):
-    """Figures of the ledger alone, by name, as bench_ledger reports them: ns, us, ms and ratios."""
-    done = subprocess.run([bench.tool("bench_ledger"), str(bench.plan.ledger_rounds)], capture_output=True, text=True, timeout=300)
+def alone(bench, program):
+    """Figures of one module alone, by name, as its program reports them: ns, us, ms and ratios."""
+    done = subprocess.run([bench.tool(program), str(bench.plan.alone_rounds)], capture_output=True, text=True, timeout=300)
     if done.returncode != 0 or not done.stdout:
-        raise Fault(f"bench_ledger: exit status {done.returncode}: {done.stderr.strip()[:200]}")
+        raise Fault(f"{program}: exit status {done.returncode}: {done.stderr.strip()[:200]}")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {line["name"]: line["value"] for line in lines}
