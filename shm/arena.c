@@ -101,17 +101,10 @@ layout_hash(void)
 }
 
 static int
-boot_id(char out[static 40], char *why, size_t why_size)
+boot_id(char out[static CLOCK_BOOT_BYTES], char *why, size_t why_size)
 {
-	static const char path[] = "/proc/sys/kernel/random/boot_id";
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, out, 36);
-
-	if (fd >= 0)
-		close(fd);
-	if (n != 36)
-		return fail(why, why_size, "cannot read %s, which tells one boot from the next", path);
-	memset(out + 36, 0, 4);
+	if (!clock_boot_id(out))
+		return fail(why, why_size, "the kernel does not tell one boot from the next (/proc/sys/kernel/random/boot_id)");
 	return 0;
 }
 
@@ -431,7 +424,7 @@ static int
 attach_own(struct arena *a, const char *path, char *why, size_t why_size)
 {
 	struct shm_header h;
-	char boot[40];
+	char boot[CLOCK_BOOT_BYTES];
 	int fd;
 
 	if (boot_id(boot, why, why_size) < 0)
@@ -479,7 +472,7 @@ int
 arena_attach(struct arena *a, const char *path, bool writable, char *why, size_t why_size)
 {
 	struct shm_header h;
-	char boot[40];
+	char boot[CLOCK_BOOT_BYTES];
 
 	*a = (struct arena){ .fd = -1, .lock_fd = -1 };
 	if (boot_id(boot, why, why_size) < 0)

@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "shm/arena.h"
+#include "shm/base/clock.h"
 #include "shm/claims.h"
 #include "shm/health.h"
 #include "shm/ledger.h"
@@ -89,7 +90,7 @@ struct shm_ledger {
 struct shm_header {
 	char magic[8];
 	uint64_t layout_hash;
-	char boot_id[40];		/* text, NUL-terminated */
+	char boot_id[CLOCK_BOOT_BYTES];		/* text, NUL-terminated */
 	uint64_t bytes;			/* of the whole file */
 	uint64_t epoch;
 	struct arena_sizes sizes;

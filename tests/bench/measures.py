@@ -225,12 +225,12 @@ def end_to_end(bench, name):
 
 
 def scan(bench):
-    """GB/s by the shape of a body of 1 MB, as bench_scan reports it."""
+    """GB/s of each bench ("scan", "canon") by the shape of a body of 1 MB, as bench_scan reports it."""
     done = subprocess.run([bench.tool("bench_scan")], capture_output=True, text=True, timeout=120)
     if done.returncode != 0 or not done.stdout:
         raise Fault(f"bench_scan: exit status {done.returncode}: {done.stderr.strip()[:200]}")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    return {line["shape"]: line["gb_per_s"] for line in lines}
+    return {bench: {line["shape"]: line["gb_per_s"] for line in lines if line["bench"] == bench} for bench in ("scan", "canon")}
 
 
 def alone(bench, program):
