@@ -27,7 +27,7 @@
 struct sockaddr;
 
 struct host_trust {		/* custom_hosts.trusted */
-	char *const *hosts;	/* "llm.corp", "10.1.2.3", "::1", "*.example.com" */
+	char **hosts;		/* "llm.corp", "10.1.2.3", "::1", "*.example.com" */
 	uint32_t count;
 };
 
@@ -44,6 +44,9 @@ bool host_split(struct slice url, struct host_url *out, const char **why) MUST_C
 	 * `why` says what is wrong, as "has no valid port". */
 bool host_check(struct slice url, const struct host_trust *trust, struct host_url *out, const char **why) MUST_CHECK;
 	/* host_split(), and the host may be sent to. */
+bool host_path_valid(struct slice path);
+	/* Segments without tricks: none that begins with a dot or is empty, no
+	 * escapes that hide a slash. */
 bool host_trusted(struct slice host, const struct host_trust *trust);
 bool host_pattern_valid(struct slice pattern);
 	/* Of a host_trust: a name, an address, or "*." and a name. */
