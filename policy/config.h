@@ -95,7 +95,7 @@ struct config_target {		/* a leaf. Slices: absent is none; a NUL is behind their
 	struct slice api_key;	/* SECRET: goes instead of the provider's own */
 	const struct config_param *override_params;	/* without "model", as the next */
 	const struct config_param *default_params;
-	const struct params_path *const *drop_params;
+	struct params_path *const *drop_params;
 	uint32_t override_params_count, default_params_count, drop_params_count;
 	bool edits_body;	/* any of the three */
 	bool passthrough;	/* provider is none: the request's own decides, before a model's prefix */
@@ -167,15 +167,14 @@ struct config_source {
 
 struct config *config_parse(struct slice json, const struct config_source *from, struct problems *p);
 	/* `json` is a valid JSON text (json_check() has passed); it is not kept.
-	 * refs 1. NULL if problems were added: all mistakes, each with its path.
+	 * refs 1. NULL: problems were added, all mistakes, each with its path.
 	 * (Text and not a cJSON tree: a tree would round the operator's
 	 * numbers.) */
 struct config *config_parse_text(struct slice json, const struct config_source *from, struct problems *p);
 	/* The same with bytes that nobody has checked: an inline x-portkey-config. */
 struct config *config_get(struct config *c);
 void config_put(struct config *c);
-	/* The last one frees, and wipes the text and the keys that were in it.
-	 * NULL is fine. */
+	/* The last one frees, and wipes the API keys in it. NULL is fine. */
 const struct config *config_none(void);
 	/* What applies where no config does: one target, nothing set. Nobody
 	 * holds or frees it. */
