@@ -105,6 +105,7 @@ struct settings {
 	struct config **configs;
 	uint32_t configs_count;
 	char *default_provider;	/* slug; NULL: the only one, or none */
+	struct host_trust custom_hosts;	/* custom_hosts.trusted */
 	struct price_book *prices;
 	enum log_level_setting { SETTING_LOG_DEBUG, SETTING_LOG_INFO, SETTING_LOG_WARN, SETTING_LOG_ERROR } log_level;
 };
@@ -129,6 +130,13 @@ struct settings *settings_get(struct settings *s);
 void settings_put(struct settings *s);
 
 const struct setting_provider *settings_provider(const struct settings *s, struct slice slug);
+const struct setting_provider *settings_provider_of(const struct settings *s, const struct config_target *t);
+	/* The one that a target names; a plain name that is no slug is a type: the
+	 * default provider if it is of it, else the first that is. NULL: none is
+	 * named, or there is none. */
+bool settings_check_targets(const struct settings *s, const struct config *c, const char *path, struct problems *p);
+	/* Does each provider that a config names exist? `path` is the config's; a
+	 * problem names the target in it. */
 const struct setting_workspace *settings_workspace(const struct settings *s, struct slice slug);
 	/* NULL: no limits. */
 const struct config *settings_config(const struct settings *s, struct slice slug);

@@ -94,6 +94,9 @@ const struct setting_field setting_fields[] = {
 	{ .path = "workspaces[].usage_limits", .kind = SETTING_RAW_LIMITS, WORKSPACE(limits.usages) },
 	{ .path = "policies", .kind = SETTING_RAW_ARRAY, DRAFT(policies) },
 
+	{ .path = "custom_hosts", .kind = SETTING_SECTION },
+	{ .path = "custom_hosts.trusted", .kind = SETTING_STRINGS, ROOT(custom_hosts.hosts), .fallback = "[]",
+	    .min = 1, .max = HOST_NAME_BYTES_MAX },
 	{ .path = "configs", .kind = SETTING_LIST, .max = 4096 },
 	{ .path = "configs[].slug", .kind = SETTING_SLUG, CONFIG(slug), .required = true },
 	{ .path = "configs[].config", .kind = SETTING_RAW_OBJECT, CONFIG(raw), .required = true },
