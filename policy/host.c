@@ -275,8 +275,7 @@ host_trusted(struct slice host, const struct host_trust *trust)
 			return true;
 		if (v6 && numeric(pattern, AF_INET6, theirs) && memcmp(mine, theirs, sizeof(mine)) == 0)
 			return true;
-		if (slice_starts(pattern, SLICE("*.")) && host.n >= pattern.n &&
-		    ends_with(host, (struct slice){ pattern.p + 1, pattern.n - 1 }))
+		if (slice_starts(pattern, SLICE("*.")) && ends_with(host, (struct slice){ pattern.p + 1, pattern.n - 1 }))
 			return true;
 	}
 	return false;

@@ -383,8 +383,11 @@ test_how_many_in_all(void **state)
 	struct problems p;
 
 	repeat(&inner, "{\"targets\":[", "{}", 50, "]}");
-	repeat(&json, "{\"targets\":[", inner.p, 40, "]}");	/* 1 + 40 + 2000 */
+	repeat(&json, "{\"targets\":[{},{},{},{},{},{},{},", inner.p, 40, "]}");	/* 1 + 7 + 40 + 2000 */
 	config_put(accept(json.p));
+	buf_free(&json);
+	repeat(&json, "{\"targets\":[{},{},{},{},{},{},{},", inner.p, 40, ",{}]}");
+	refuse(json.p, "targets: more than 2047 targets in all\n");
 	buf_free(&json);
 	repeat(&json, "{\"targets\":[", inner.p, 100, "]}");
 	assert_null(parse(json.p, &p));

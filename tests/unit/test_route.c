@@ -516,7 +516,19 @@ test_preferred(void **state)
 		set_out(&world, 3, true);
 		assert_int_equal(choice(c, &f), 4);
 		set_out(&world, 3, false);
+		set_out(&world, 4, true);	/* it cannot be asked, so nothing is gained by its neighbour */
+		assert_int_equal(choice(c, &f), free_choice);
+		set_out(&world, 4, false);
 	}
+	config_put(c);
+	/* Up, but not on the way of this request: its conditional chooses another one, which is out. */
+	c = accept("{" LB ",\"targets\":[{" COND(IS("team", "a", "x")) ",\"targets\":[" NAMED("x") "," NAMED("y") "]},{}]}");
+	conditions.metadata = SLICE("{\"team\":\"a\"}");
+	f.preferred = 2;
+	assert_int_equal(choice(c, &f), 1);
+	set_out(&world, 1, true);
+	assert_int_equal(choice(c, &f), 0);
+	set_out(&world, 1, false);
 	config_put(c);
 	/* A fallback's order, and a conditional's choice, are not free either. */
 	c = accept("{" FB "," THREE "}");
