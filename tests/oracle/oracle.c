@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/condition.h"
+#include "policy/js.h"
 #include "policy/json.h"
 #include "policy/regex.h"
 #include "shm/base/buf.h"
@@ -55,11 +57,78 @@ ask_regex(struct slice question, struct buf *answer)
 	regex_free(r);
 }
 
+/* The body of the question, scanned; NULL: it has none. */
+static const struct body_scan *
+body_of(struct slice question, struct body_scan *scan)
+{
+	struct slice body = text_of(question, "body");
+	struct json_error why;
+
+	if (!body.p)
+		return NULL;
+	CHECK(body_scan(body, scan, &why));
+	return scan;
+}
+
+static void
+add_problems(struct buf *answer, const struct problems *p)
+{
+	buf_add_str(answer, "\"refused\":");
+	buf_add_json(answer, buf_slice(&p->text));
+}
+
+static void
+ask_condition(struct slice question, struct buf *answer)
+{
+	static struct body_scan scan;
+	bool gave_up = false;
+	struct condition_facts f = {
+		.metadata = text_of(question, "metadata"), .params = body_of(question, &scan),
+		.pathname = text_of(question, "pathname"), .gave_up = &gave_up,
+	};
+	struct problems problems;
+	struct slice query;
+	struct buf lines;
+
+	problems_init(&problems);
+	buf_init(&lines, ANSWER_BYTES_MAX);
+	CHECK(json_get(question, "query", &query));
+	struct condition *c = condition_compile(query, "query", &problems);
+	if (c) {
+		buf_printf(answer, "\"holds\":%s,", condition_holds(c, &f) ? "true" : "false");
+		condition_describe(c, &f, &lines);
+		buf_printf(answer, "\"gave_up\":%s,\"lines\":", gave_up ? "true" : "false");
+		buf_add_json(answer, buf_slice(&lines));
+	} else {
+		add_problems(answer, &problems);
+	}
+	condition_free(c);
+	buf_free(&lines);
+	problems_free(&problems);
+}
+
+static void
+ask_js(struct slice question, struct buf *answer)
+{
+	char room[4096], number[JS_NUMBER_BYTES];
+	struct slice value, text;
+
+	CHECK(json_get(question, "value", &value));
+	text = js_text(value, room, sizeof(room));
+	CHECK(text.p);
+	buf_add_str(answer, "\"text\":");
+	buf_add_json(answer, text);
+	double n = js_float(value);
+	if (n == n)
+		js_number_text(n, number);
+	buf_printf(answer, ",\"float\":\"%s\"", n == n ? number : "NaN");
+}
+
 static const struct {
 	const char *name;
 	void (*answer)(struct slice question, struct buf *answer);
 } asks[] = {
-	{ "regex", ask_regex },
+	{ "condition", ask_condition }, { "js", ask_js }, { "regex", ask_regex },
 };
 
 static void
