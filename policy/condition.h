@@ -23,7 +23,7 @@
 #include "policy/problem.h"
 #include "shm/base/buf.h"
 
-#define CONDITION_COMPARISONS_MAX 256	/* in one query */
+#define CONDITION_NODES_MAX 512		/* comparisons, and lists of queries, in one query */
 #define CONDITION_DEPTH_MAX 16		/* $and and $or in one another */
 #define CONDITION_VALUES_MAX 1024	/* of one $in or $nin */
 
