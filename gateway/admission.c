@@ -112,7 +112,7 @@ subject_of(const struct request *r)
 		.key_id = r->key->id, .key_slug = r->key->slug, .workspace = r->key->workspace,
 		.user = slice_of(r->key->user), .provider = slice_of(r->provider->slug),
 		.provider_type = slice_of(r->provider->type), .model = r->model, .metadata = r->rec.metadata,
-		.config = r->config && !r->config_inline ? slice_of(r->config->slug) : SLICE_NONE,
+		.config = r->config->slug,
 	};
 }
 

@@ -528,7 +528,7 @@ on_error(void *arg, enum exchange_error e, const char *text)
 		r->spans_count = 0;
 		r->response_bytes = 0;
 	}
-	if (e == EXCHANGE_TIMEOUT && r->config && r->config->request_timeout_ms) {
+	if (e == EXCHANGE_TIMEOUT && r->target->request_timeout_ms) {
 		words.status = 408;	/* Portkey's answer to a config's request_timeout */
 		request_refuse(r, &words, "Request exceeded the timeout sent in the request: %ums", r->first_byte_ms);
 		return;

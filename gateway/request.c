@@ -98,8 +98,7 @@ request_free(struct request *r)
 		usage_tap_free(r->tap);
 	if (r->key)
 		key_cache_put(r->worker->keys, r->key);
-	if (r->config_inline)
-		config_free(r->config_inline);
+	config_put(r->config_inline);
 	buf_free(&r->body_grown);
 	buf_free(&r->held);
 	buf_free(&r->tail);

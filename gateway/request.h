@@ -69,8 +69,9 @@ struct request {
 	/* What was decided. */
 	struct key *key;
 	bool portkey_auth;		/* the key came in x-portkey-api-key */
-	const struct config *config;
+	const struct config *config;	/* config_none() where none applies */
 	struct config *config_inline;	/* owned: x-portkey-config held JSON */
+	const struct config_target *target;	/* of the config: where the request goes */
 	const struct setting_provider *provider;
 	struct body_scan *scan;
 	struct body_edits *edits;

@@ -232,10 +232,9 @@ _Static_assert(offsetof(struct setting_provider, models_count) ==
     offsetof(struct setting_provider, models) + offsetof(struct string_list, count), "struct string_list");
 _Static_assert(offsetof(struct setting_workspace, allowed_models_count) ==
     offsetof(struct setting_workspace, allowed_models) + offsetof(struct string_list, count), "struct string_list");
-_Static_assert(offsetof(struct settings, trusted_hosts_count) ==
-    offsetof(struct settings, trusted_hosts) + offsetof(struct string_list, count), "struct string_list");
 _Static_assert(offsetof(struct settings, metadata.required_count) ==
     offsetof(struct settings, metadata.required) + offsetof(struct string_list, count), "struct string_list");
+_Static_assert(offsetof(struct host_trust, count) == offsetof(struct string_list, count), "struct string_list");
 
 static void
 strings_store(struct walk *w, const struct setting_field *f, struct string_list *at, struct slice value)
@@ -631,10 +630,10 @@ settings_free_members(struct settings *s)
 		free(s->policies[i]);
 	free(s->policies);
 	for (uint32_t i = 0; i < s->configs_count; i++)
-		config_free(s->configs[i]);
+		config_put(s->configs[i]);
 	free(s->configs);
 	strings_free(s->metadata.required, s->metadata.required_count);
-	strings_free(s->trusted_hosts, s->trusted_hosts_count);
+	strings_free(s->custom_hosts.hosts, s->custom_hosts.count);
 	price_book_free(s->prices);
 	free(s->admin.host);
 	free(s->tls_cert_pem);
@@ -707,6 +706,25 @@ settings_provider(const struct settings *s, struct slice slug)
 	return NULL;
 }
 
+const struct setting_provider *
+settings_provider_of(const struct settings *s, const struct config_target *t)
+{
+	const struct setting_provider *found = settings_provider(s, t->provider);
+
+	if (found || !t->provider_plain)
+		return found;
+	for (uint32_t i = 0; i < s->providers_count; i++) {
+		const struct setting_provider *p = &s->providers[i];
+
+		if (!slice_eq(slice_of(p->type), t->provider))
+			continue;
+		if (s->default_provider && strcmp(p->slug, s->default_provider) == 0)
+			return p;
+		found = found ? found : p;
+	}
+	return found;
+}
+
 static int
 slug_compare(struct slice want, const char *have)
 {
@@ -719,7 +737,7 @@ slug_compare(struct slice want, const char *have)
 static int
 config_compare(const void *slug, const void *config)
 {
-	return slug_compare(*(const struct slice *)slug, (*(struct config *const *)config)->slug);
+	return slug_compare(*(const struct slice *)slug, (*(struct config *const *)config)->slug.p);
 }
 
 const struct config *

@@ -110,8 +110,7 @@ struct settings {
 		uint32_t cooldown_ms, cooldown_max_ms;	/* 10,000 the first time, twice as long each time after; 300,000 */
 		uint32_t account_ms;	/* 300,000: an account that has no money, or whose credential is refused */
 	} health;
-	char **trusted_hosts;	/* that a config or a request may name as custom_host, whatever their addresses */
-	uint32_t trusted_hosts_count;
+	struct host_trust custom_hosts;	/* custom_hosts.trusted */
 	bool saved_configs_only;	/* false. true: requests can name configs and providers, and bring nothing of their own */
 
 	enum { BUDGET_STYLE_AUTO, BUDGET_STYLE_ANTHROPIC, BUDGET_STYLE_PORTKEY } budget_style;
@@ -159,6 +158,13 @@ struct settings *settings_get(struct settings *s);
 void settings_put(struct settings *s);
 
 const struct setting_provider *settings_provider(const struct settings *s, struct slice slug);
+const struct setting_provider *settings_provider_of(const struct settings *s, const struct config_target *t);
+	/* The one that a target names; a plain name that is no slug is a type: the
+	 * default provider if it is of it, else the first that is. NULL: none is
+	 * named, or there is none. */
+bool settings_check_targets(const struct settings *s, const struct config *c, const char *path, struct problems *p);
+	/* Does each provider that a config names exist? `path` is the config's; a
+	 * problem names the target in it. */
 const struct setting_workspace *settings_workspace(const struct settings *s, struct slice slug);
 	/* NULL: it has nothing of its own. */
 const struct setting_model *settings_model(const struct settings *s, struct slice id);

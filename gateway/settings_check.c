@@ -92,65 +92,22 @@ settings_parse_address(struct slice text, struct setting_listener *out)
 	return true;
 }
 
-static bool
-host_name_valid(struct slice host)
-{
-	if (host.n > 253 || host.p[0] == '-' || host.p[0] == '.')
-		return false;
-	for (size_t i = 0; i < host.n; i++) {
-		char c = host.p[i];
-
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-		    c == '.' || c == '-' || c == '_'))
-			return false;
-	}
-	return true;
-}
-
-/* A path of segments without tricks: no dots, no escapes that hide a slash. */
-static bool
-path_valid(struct slice path)
-{
-	for (size_t i = 0; i < path.n; i++) {
-		char c = path.p[i];
-
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-		    strchr("/._~-@:", c)) || c == '\0')
-			return false;
-	}
-	return !slice_contains(path, SLICE("//")) && !slice_contains(path, SLICE("/.")) ;
-}
-
 const char *
 settings_parse_url(struct setting_provider *v)
 {
-	struct slice url = slice_of(v->base_url), host, port;
+	struct host_url url;
+	const char *why;
 
-	v->tls = slice_starts(url, SLICE("https://"));
-	if (!v->tls && !slice_starts(url, SLICE("http://")))
-		return "must begin with https:// (or http://)";
-	size_t scheme = v->tls ? 8 : 7;
-	url = (struct slice){ url.p + scheme, url.n - scheme };
-	if (strpbrk(url.p, "?#@\\ "))
-		return "must be scheme, host, port and path: no user, query or fragment";
-
-	struct slice authority = { url.p, strcspn(url.p, "/") };
-	struct slice path = { url.p + authority.n, url.n - authority.n };
-	if (!split_host(authority, &host, &port) || (authority.p[0] != '[' && !host_name_valid(host)))
-		return "has no valid host";
-	v->port = v->tls ? 443 : 80;
-	if (port.p && (!parse_port(port, &v->port) || v->port == 0))
-		return "has no valid port";
-	if (path.n > 0 && path.p[path.n - 1] == '/')
-		path.n--;
-	if (!path_valid(path))
-		return "has a path with characters that are not allowed there";
-	if (slice_eq(path, SLICE("/v1")) || (path.n > 3 && memcmp(path.p + path.n - 3, "/v1", 3) == 0))
+	if (!host_split(slice_of(v->base_url), &url, &why))
+		return why;
+	if (url.path.n >= 3 && memcmp(url.path.p + url.path.n - 3, "/v1", 3) == 0)
 		return "must not end with /v1: weir adds it";
+	v->tls = url.tls;
+	v->port = url.port;
 	free(v->host);
 	free(v->path_prefix);
-	v->host = copy(host);
-	v->path_prefix = copy(path);
+	v->host = copy(url.host);
+	v->path_prefix = copy(url.path);
 	return NULL;
 }
 
@@ -257,26 +214,26 @@ check_provider(struct settings *s, uint32_t i, struct problems *p)
 
 /* A slug that names no provider. */
 static void
-unknown_provider(const struct settings *s, const char *path, const char *slug, struct problems *p)
+unknown_provider(const struct settings *s, const char *path, struct slice slug, struct problems *p)
 {
-	struct problem_guess guess = { .wanted = slice_of(slug) };
+	struct problem_guess guess = { .wanted = slug };
 
 	for (uint32_t i = 0; i < s->providers_count; i++)
 		if (s->providers[i].slug)
 			problem_guess_try(&guess, s->providers[i].slug);
 	const char *best = problem_guess_best(&guess);
 	if (best)
-		problem_add(p, path, "there is no provider \"%s\"; did you mean \"%s\"?", slug, best);
+		problem_add(p, path, "there is no provider \"%.*s\"; did you mean \"%s\"?", SLICE_FMT(slug), best);
 	else
-		problem_add(p, path, "there is no provider \"%s\" among \"providers\"", slug);
+		problem_add(p, path, "there is no provider \"%.*s\" among \"providers\"", SLICE_FMT(slug));
 }
 
 /* One whose slug could not be read may be the one that is meant. */
 static bool
-provider_may_exist(const struct settings *s, const char *slug)
+provider_may_exist(const struct settings *s, struct slice slug)
 {
 	for (uint32_t i = 0; i < s->providers_count; i++)
-		if (!s->providers[i].slug || strcmp(s->providers[i].slug, slug) == 0)
+		if (!s->providers[i].slug || slice_eq(slice_of(s->providers[i].slug), slug))
 			return true;
 	return false;
 }
@@ -284,16 +241,48 @@ provider_may_exist(const struct settings *s, const char *slug)
 static void
 check_default_provider(struct settings *s, struct problems *p)
 {
-	if (s->default_provider && !provider_may_exist(s, s->default_provider))
-		unknown_provider(s, "default_provider", s->default_provider, p);
+	if (s->default_provider && !provider_may_exist(s, slice_of(s->default_provider)))
+		unknown_provider(s, "default_provider", slice_of(s->default_provider), p);
 	if (!s->default_provider && s->providers_count == 1 && s->providers[0].slug)
 		s->default_provider = copy(slice_of(s->providers[0].slug));
+}
+
+static void
+check_custom_hosts(const struct settings *s, struct problems *p)
+{
+	char path[PATH_BYTES];
+
+	for (uint32_t i = 0; i < s->custom_hosts.count; i++) {
+		if (host_pattern_valid(slice_of(s->custom_hosts.hosts[i])))
+			continue;
+		snprintf(path, sizeof(path), "custom_hosts.trusted[%u]", i);
+		problem_add(p, path, "must be a host's name, an address, or \"*.\" and a name, such as \"llm.corp\", \"10.1.2.3\" "
+		    "or \"*.example.com\"; not \"%s\"", problem_name(slice_of(s->custom_hosts.hosts[i])).text);
+	}
+}
+
+bool
+settings_check_targets(const struct settings *s, const struct config *c, const char *path, struct problems *p)
+{
+	char at[PATH_BYTES + CONFIG_LEVELS_MAX * sizeof(".targets[1000]")];
+	uint32_t before = p->count;
+
+	for (uint32_t i = 0; i < c->targets_count; i++) {
+		const struct config_target *t = &c->targets[i];
+		const char *below = c->nodes[t->node].path.p + sizeof("config") - 1;	/* ".targets[0]" */
+
+		if (!t->provider.p || provider_may_exist(s, t->provider) || settings_provider_of(s, t))
+			continue;
+		snprintf(at, sizeof(at), "%s%s", path, path[0] || !below[0] ? below : below + 1);
+		unknown_provider(s, at, t->provider, p);
+	}
+	return p->count == before;
 }
 
 static int
 config_order(const void *a, const void *b)
 {
-	return strcmp((*(struct config *const *)a)->slug, (*(struct config *const *)b)->slug);
+	return strcmp((*(struct config *const *)a)->slug.p, (*(struct config *const *)b)->slug.p);
 }
 
 static void
@@ -306,20 +295,21 @@ check_configs(struct settings_draft *d, struct problems *p)
 	CHECK(s->configs);
 	for (uint32_t i = 0; i < d->configs_count; i++) {
 		struct draft_config *draft = &d->configs[i];
+		struct config_source from = {
+			.slug = slice_of(draft->slug ? draft->slug : ""), .path = path, .trust = &s->custom_hosts,
+		};
 
 		snprintf(path, sizeof(path), "configs[%u].config", i);
-		struct config *c = draft->raw.p ? config_parse(draft->raw, path, p) : NULL;
+		struct config *c = draft->raw.p ? config_parse(draft->raw, &from, p) : NULL;
 		if (!c)
 			continue;
-		if (c->provider && !provider_may_exist(s, c->provider))
-			unknown_provider(s, path, c->provider, p);
-		c->slug = copy(slice_of(draft->slug ? draft->slug : ""));
+		settings_check_targets(s, c, path, p);
 		s->configs[s->configs_count++] = c;
 	}
 	qsort(s->configs, s->configs_count, sizeof(*s->configs), config_order);
 	for (uint32_t i = 1; i < s->configs_count; i++)
-		if (s->configs[i]->slug[0] && strcmp(s->configs[i]->slug, s->configs[i - 1]->slug) == 0)
-			problem_add(p, "configs", "the slug \"%s\" is used twice", s->configs[i]->slug);
+		if (s->configs[i]->slug.n > 0 && slice_eq(s->configs[i]->slug, s->configs[i - 1]->slug))
+			problem_add(p, "configs", "the slug \"%s\" is used twice", s->configs[i]->slug.p);
 }
 
 /* "" or "/x/y": one slash in front, none behind. */
@@ -333,7 +323,7 @@ check_path_prefix(struct settings *s, struct problems *p)
 		return;
 	if (prefix[n - 1] == '/')
 		prefix[--n] = '\0';
-	if (n > 0 && (prefix[0] != '/' || !path_valid((struct slice){ prefix, n })))
+	if (n > 0 && (prefix[0] != '/' || !host_path_valid((struct slice){ prefix, n })))
 		problem_add(p, "path_prefix", "must be a path such as \"/weir\", of letters, digits and . _ ~ - @ :");
 }
 
@@ -434,6 +424,7 @@ settings_check(struct settings_draft *d, struct problems *p)
 	for (uint32_t i = 0; i < s->providers_count; i++)
 		check_provider(s, i, p);
 	check_default_provider(s, p);
+	check_custom_hosts(s, p);
 	check_configs(d, p);
 	settings_check_models(d, p);
 	settings_check_limits(d, p);

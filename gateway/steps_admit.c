@@ -6,6 +6,8 @@
  */
 #include "gateway/reply.h"
 #include "gateway/request.h"
+#include "policy/route.h"
+#include "shm/base/siphash.h"
 #include "shm/metrics.h"
 
 /* ---- authenticate ---- */
@@ -83,16 +85,20 @@ static const struct refusal_words forbidden = {
 static enum step
 inline_config(struct request *r, struct slice json)
 {
+	const struct config_source from = { .path = "", .trust = &r->plane->settings->custom_hosts };
 	struct problems problems;
 
 	problems_init(&problems);
-	r->config_inline = config_parse_text(json, &problems);
-	if (!r->config_inline)
+	r->config_inline = config_parse_text(json, &from, &problems);
+	bool fine = r->config_inline && settings_check_targets(r->plane->settings, r->config_inline, "", &problems);
+	if (!fine)
 		request_refuse(r, &invalid, "x-portkey-config: %.*s", SLICE_FMT(buf_slice(&problems.text)));
 	problems_free(&problems);
+	if (!fine)
+		return STEP_STOP;
 	r->config = r->config_inline;
 	r->rec.config = SLICE("inline");
-	return r->config ? STEP_NEXT : STEP_STOP;
+	return STEP_NEXT;
 }
 
 static enum step
@@ -108,14 +114,36 @@ resolve_config(struct request *r)
 		return inline_config(r, named);
 	if (!named.n)
 		named = slice_of(r->key->config);
-	if (!named.n)
+	if (!named.n) {
+		r->config = config_none();
 		return STEP_NEXT;
+	}
 	r->config = settings_config(r->plane->settings, named);
 	if (!r->config) {
 		request_refuse(r, &invalid, "there is no config \"%.*s\"", named.n > 100 ? 100 : (int)named.n, named.p);
 		return STEP_STOP;
 	}
-	r->rec.config = slice_of(r->config->slug);
+	r->rec.config = r->config->slug;
+	return STEP_NEXT;
+}
+
+static enum step
+choose_target(struct request *r)
+{
+	const struct condition_facts conditions = {
+		.metadata = r->rec.metadata, .params = r->scan, .pathname = route_rows[r->route].path,
+	};
+	const struct siphash random = siphash128((const uint64_t[2]){ 0 }, (struct slice){ r->id, REQUEST_ID_BYTES - 1 });
+	const struct route_facts facts = {
+		.conditions = &conditions, .random = { random.lo, random.hi }, .preferred = ROUTE_ANY,
+	};
+	struct route_walk walk;
+
+	if (route_begin(&walk, r->config, &facts) != ROUTE_TARGET) {
+		request_refuse(r, &invalid, "Query router did not resolve to any valid target");
+		return STEP_STOP;
+	}
+	r->target = walk.target;
 	return STEP_NEXT;
 }
 
@@ -138,10 +166,10 @@ apply_overrides(struct request *r)
 {
 	struct slice pieces[2 * SPLICES_MAX + 1];
 
-	if (!r->config || r->config->override_params_count == 0)
+	if (r->target->override_params_count == 0)
 		return STEP_NEXT;
-	for (uint32_t i = 0; i < r->config->override_params_count; i++) {
-		const struct config_param *param = &r->config->override_params[i];
+	for (uint32_t i = 0; i < r->target->override_params_count; i++) {
+		const struct config_param *param = &r->target->override_params[i];
 		if (!body_set(r->scan, r->edits, param->name, slice_of(param->raw), &r->body_mem)) {
 			request_refuse(r, &invalid, "override_params.%s does not fit into this request", param->name);
 			return STEP_STOP;
@@ -196,10 +224,8 @@ resolve_provider(struct request *r, struct slice from_model)
 	if (!header.n)
 		header = r->known.virtual_key;
 
-	if (r->config && r->config->provider)
-		slug = slice_of(r->config->provider);
-	else if (r->config && from_model.n)
-		slug = from_model;
+	if (r->target->provider.n)
+		slug = r->target->provider;	/* of its model's prefix too */
 	else if (header.n)
 		slug = header;
 	else if (from_model.n)
@@ -207,7 +233,8 @@ resolve_provider(struct request *r, struct slice from_model)
 	else
 		slug = slice_of(r->plane->settings->default_provider);
 
-	r->provider = slug.n ? settings_provider(r->plane->settings, slug) : NULL;
+	r->provider = r->target->provider.n ? settings_provider_of(r->plane->settings, r->target) :
+	    slug.n ? settings_provider(r->plane->settings, slug) : NULL;
 	if (!r->provider) {
 		if (slug.n)
 			request_refuse(r, &invalid, "there is no provider \"%.*s\"", slug.n > 100 ? 100 : (int)slug.n, slug.p);
@@ -257,10 +284,10 @@ check_model_allowed(struct request *r)
 static enum step
 resolve_model(struct request *r)
 {
-	struct slice named = r->config && r->config->model ? slice_of(r->config->model) : r->model_requested;
-	struct slice slug = SLICE_NONE, bare;
+	struct slice slug = SLICE_NONE, bare = r->target->model;
 
-	config_split_model(named, &slug, &bare);
+	if (!bare.n)
+		config_split_model(r->model_requested, &slug, &bare);
 	/* Claude Code's mark for the long context; on the wire it is a beta. */
 	if (bare.n > 4 && memcmp(bare.p + bare.n - 4, "[1m]", 4) == 0) {
 		bare.n -= 4;
@@ -378,10 +405,10 @@ step_resolve(struct request *r)
 	r->edits->count = 0;
 	if (resolve_metadata(r) == STEP_STOP || resolve_config(r) == STEP_STOP ||
 	    scan(r, (struct slice){ r->body, r->body_n }) == STEP_STOP ||
-	    requested_model(r) == STEP_STOP || apply_overrides(r) == STEP_STOP ||
+	    choose_target(r) == STEP_STOP || requested_model(r) == STEP_STOP || apply_overrides(r) == STEP_STOP ||
 	    resolve_model(r) == STEP_STOP || check_numbers(r) == STEP_STOP)
 		return STEP_STOP;
-	r->first_byte_ms = r->config && r->config->request_timeout_ms
-	    ? (uint32_t)r->config->request_timeout_ms : r->plane->settings->limit.first_byte_ms;
+	r->first_byte_ms = r->target->request_timeout_ms ? r->target->request_timeout_ms :
+	    r->plane->settings->limit.first_byte_ms;
 	return STEP_NEXT;
 }

@@ -1,18 +1,21 @@
 /*
- * policy/config.c -- a config object becomes what a request needs of it.
+ * policy/config.c -- see config.h: made, held, freed, and what applies without one.
  *
- * config_fields.c has found every mistake before anything is built here, so
- * building takes the values as they are. This version follows one chain: the
- * object, its only target, the target of that, down to the last; overrides and
- * the time-out are inherited and the deeper one wins, a provider belongs to
- * the last alone.
+ * A document is gone through twice. config_fields.c finds what is wrong with
+ * values and objects by themselves; then the tree is built, which finds what is
+ * wrong between them. Building takes from a document that has mistakes what is
+ * well formed, so that one look shows them all.
  */
 #include "policy/config.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-#include "policy/config_fields.h"
-#include "policy/json.h"
+#include "policy/condition.h"
+#include "policy/config_parts.h"
+#include "policy/digest.h"
+#include "policy/params.h"
 
 bool
 config_slug_valid(struct slice slug)
@@ -50,171 +53,204 @@ config_split_model(struct slice model, struct slice *provider_slug, struct slice
 	return true;
 }
 
-static char *
-copy(struct slice s)
+uint32_t
+config_cache_age(int64_t s)
 {
-	char *text = malloc(s.n + 1);
-
-	CHECK(text);
-	if (s.n > 0)
-		memcpy(text, s.p, s.n);
-	text[s.n] = '\0';
-	return text;
+	return s < CONFIG_CACHE_AGE_MIN_S || s > CONFIG_CACHE_AGE_MAX_S ? CONFIG_CACHE_AGE_S : (uint32_t)s;
 }
 
-static char *
-copy_unescaped(struct slice raw)
-{
-	char *text = malloc(raw.n + 1);		/* an escape is never shorter than its bytes */
+/* ---- none ---- */
 
-	CHECK(text);
-	size_t n = json_unescape(raw, text, raw.n + 1);
-	CHECK(n <= raw.n);
-	text[n] = '\0';
-	return text;
+const struct config_target config_target_unset = {
+	.strict_open_ai_compliance = true, .retry = { .on_status_codes = CONFIG_RETRY_STATUSES },
+};
+
+const struct config *
+config_none(void)
+{
+	static const struct config_node root = {
+		.mode = CONFIG_LEAF, .path = { "config", 6 }, .weight = 1, .parent = CONFIG_NOWHERE,
+		.otherwise = CONFIG_NOWHERE, .target = &config_target_unset,
+	};
+	static const struct config none = {
+		.refs = 1, .nodes = &root, .nodes_count = 1, .targets = &config_target_unset, .targets_count = 1,
+	};
+
+	return &none;
 }
 
-static void
-param_set(struct config *c, char *name, struct slice raw)
+/* ---- making one ---- */
+
+static struct config *
+config_new(const struct config_source *from, struct slice json)
 {
-	for (uint32_t i = 0; i < c->override_params_count; i++) {
-		struct config_param *param = &c->override_params[i];
-
-		if (strcmp(param->name, name) != 0)
-			continue;
-		free(name);
-		free(param->raw);
-		param->raw = copy(raw);
-		return;
-	}
-	c->override_params[c->override_params_count++] = (struct config_param){ name, copy(raw) };
-}
-
-/* The overrides of one level. `model` is kept whole: its prefix matters later. */
-static void
-params_take(struct config *c, struct slice object, char **model)
-{
-	struct json_iter it;
-	struct slice name, value;
-
-	if (!json_iter_object(&it, object))
-		return;
-	while (json_next(&it, &name, &value)) {
-		if (json_string_eq(name, "model")) {
-			free(*model);
-			*model = copy_unescaped(value);
-		} else {
-			param_set(c, copy_unescaped(name), value);
-		}
-	}
-}
-
-static uint32_t
-params_count(struct slice object)
-{
-	struct json_iter it;
-	struct slice name, value;
-	uint32_t n = 0;
-
-	if (json_iter_object(&it, object))
-		while (json_next(&it, &name, &value))
-			n++;
-	return n;
-}
-
-/* Provider and model of the last level: provider, else virtual_key, else "@slug/". */
-static void
-provider_take(struct config *c, struct slice level, char *model)
-{
-	struct slice value, slug = SLICE_NONE, bare = slice_of(model);
-
-	if (model)
-		config_split_model(slice_of(model), &slug, &bare);
-	if (config_fields_get(level, "provider", &value) || config_fields_get(level, "virtual_key", &value)) {
-		c->provider = copy_unescaped(value);
-		if (c->provider[0] == '@')
-			memmove(c->provider, c->provider + 1, strlen(c->provider));
-	} else if (slug.p) {
-		c->provider = copy(slug);
-	}
-	if (model)
-		c->model = copy(bare);
-	free(model);
-}
-
-static bool
-level_next(struct slice level, struct slice *target)
-{
-	struct json_iter it;
-	struct slice targets, name;
-
-	return config_fields_get(level, "targets", &targets) && json_iter_array(&it, targets) &&
-	    json_next(&it, &name, target);
-}
-
-struct config *
-config_parse(struct slice json, const char *path, struct problems *p)
-{
-	struct slice level = json, value;
-	char *model = NULL;
-
-	if (!config_fields_check(json, path, p))
-		return NULL;
 	struct config *c = calloc(1, sizeof(*c));
-	CHECK(c);
-	for (;;) {	/* config_fields_check() has bounded the levels */
-		if (config_fields_get(level, "override_params", &value)) {
-			size_t room = c->override_params_count + params_count(value);
+	uint8_t digest[DIGEST_BYTES];
 
-			c->override_params = realloc(c->override_params, (room + 1) * sizeof(*c->override_params));
-			CHECK(c->override_params);
-			params_take(c, value, &model);
-		}
-		if (config_fields_get(level, "request_timeout", &value))
-			CHECK(json_to_i64(value, &c->request_timeout_ms));
-		if (!level_next(level, &value))
-			break;
-		level = value;
+	CHECK(c);		/* bounded by CONFIG_BYTES_MAX, or made at start and reload */
+	c->refs = 1;
+	scratch_init(&c->mem, CONFIG_MEMORY_BYTES_MAX);
+	if (from->slug.p) {
+		c->slug = (struct slice){ scratch_dup(&c->mem, from->slug), from->slug.n };
+		CHECK(c->slug.p);
 	}
-	provider_take(c, level, model);
-	if (c->override_params_count > CONFIG_PARAMS_MAX) {
-		problem_add(p, path, "more than %d override_params over all levels", CONFIG_PARAMS_MAX);
-		config_free(c);
-		return NULL;
-	}
+	digest_sha256(json, digest);
+	for (unsigned i = 0; i < CONFIG_VERSION_DIGITS / 2; i++)
+		snprintf(c->version + 2 * i, 3, "%02x", digest[i]);
 	return c;
 }
 
 struct config *
-config_parse_text(struct slice json, struct problems *p)
+config_parse(struct slice json, const struct config_source *from, struct problems *p)
+{
+	uint32_t before = p->count, levels = config_fields_check(json, from->path, p);
+
+	if (levels == 0)
+		return NULL;
+	struct build b = { .config = config_new(from, json), .from = from, .problems = p };
+	buf_init(&b.where, 4096);
+	b.levels = calloc(levels, sizeof(*b.levels));
+	CHECK(b.levels);
+	b.nodes = build_alloc(&b, levels * sizeof(*b.nodes));
+	b.targets = build_alloc(&b, levels * sizeof(*b.targets));
+	b.nodes_max = levels;
+	config_build_tree(&b, json);
+	free(b.levels);
+	buf_free(&b.where);
+	if (p->count == before)
+		return b.config;
+	config_put(b.config);
+	return NULL;
+}
+
+struct config *
+config_parse_text(struct slice json, const struct config_source *from, struct problems *p)
 {
 	struct json_error why;
 
 	if (json.n > CONFIG_BYTES_MAX) {
-		problem_add(p, "", "a config has at most %d bytes", CONFIG_BYTES_MAX);
+		problem_add(p, from->path, "a config has at most %d bytes", CONFIG_BYTES_MAX);
 		return NULL;
 	}
 	if (!json_check(json, &why)) {
-		problem_add(p, "", "not valid JSON at byte %zu: %s", why.offset + 1, why.what);
+		problem_add(p, from->path, "not valid JSON at byte %zu: %s", why.offset + 1, why.what);
 		return NULL;
 	}
 	while (json.n > 0 && strchr(" \t\r\n", json.p[0]))
 		json = (struct slice){ json.p + 1, json.n - 1 };
-	return config_parse(json, "", p);
+	return config_parse(json, from, p);
+}
+
+/* ---- holding one ---- */
+
+struct config *
+config_get(struct config *c)
+{
+	CHECK(c->refs > 0);
+	c->refs++;
+	return c;
 }
 
 void
-config_free(struct config *c)
+config_put(struct config *c)
 {
 	if (!c)
 		return;
-	for (uint32_t i = 0; i < c->override_params_count; i++) {
-		free(c->override_params[i].name);
-		free(c->override_params[i].raw);
+	CHECK(c->refs > 0);
+	if (--c->refs > 0)
+		return;
+	for (const struct config_owned *o = c->owned; o; o = o->next) {
+		condition_free(o->condition);
+		params_path_free(o->path);
 	}
-	free(c->override_params);
-	free(c->slug);
-	free(c->provider);
-	free(c->model);
+	for (uint32_t i = 0; i < c->targets_count; i++)
+		if (c->targets[i].api_key.p)
+			explicit_bzero((char *)(uintptr_t)c->targets[i].api_key.p, c->targets[i].api_key.n);
+	scratch_reset(&c->mem);
 	free(c);
+}
+
+/* ---- what the parts have in common ---- */
+
+void *
+build_alloc(struct build *b, size_t n)
+{
+	void *p = scratch_alloc(&b->config->mem, n);
+
+	CHECK(p);		/* CONFIG_MEMORY_BYTES_MAX is out of reach */
+	memset(p, 0, n);
+	return p;
+}
+
+struct slice
+build_text(struct build *b, struct slice raw)
+{
+	if (!raw.p)
+		return SLICE_NONE;
+	/* Without its quotes and with a NUL it is shorter than `raw`. */
+	char *text = build_alloc(b, raw.n);
+	size_t n = json_unescape(raw, text, raw.n);
+	CHECK(n < raw.n);
+	return (struct slice){ text, n };
+}
+
+void
+build_lower(struct slice text)
+{
+	char *at = (char *)(uintptr_t)text.p;
+
+	for (size_t i = 0; i < text.n; i++)
+		if (at[i] >= 'A' && at[i] <= 'Z')
+			at[i] = (char)(at[i] - 'A' + 'a');
+}
+
+void
+build_own(struct build *b, struct condition *condition, struct params_path *path)
+{
+	struct config_owned *o = build_alloc(b, sizeof(*o));
+
+	*o = (struct config_owned){ .next = b->config->owned, .condition = condition, .path = path };
+	b->config->owned = o;
+}
+
+const char *
+build_path(struct build *b, uint32_t node, const char *field)
+{
+	const char *below = b->nodes[node].path.p + sizeof("config") - 1;	/* ".targets[0]" */
+
+	buf_clear(&b->where);
+	buf_add_str(&b->where, b->from->path);
+	if (*below)
+		buf_add_str(&b->where, below + (b->where.n == 0));
+	if (*field)
+		buf_printf(&b->where, "%s%s", b->where.n > 0 ? "." : "", field);
+	buf_add_char(&b->where, '\0');
+	return b->where.p;
+}
+
+void
+build_problem(struct build *b, uint32_t node, const char *field, const char *fmt, ...)
+{
+	char message[512];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(message, sizeof(message), fmt, args);
+	va_end(args);
+	problem_add(b->problems, build_path(b, node, field), "%s", message);
+}
+
+void
+build_statuses(struct status_set *set, struct slice array)
+{
+	struct slice none, value;
+	struct json_iter it;
+	int64_t status;
+
+	*set = (struct status_set){ { 0 } };
+	if (!json_iter_array(&it, array))
+		return;
+	while (json_next(&it, &none, &value))
+		if (json_to_i64(value, &status) && status >= STATUS_SET_FIRST && status <= STATUS_SET_LAST)
+			set->bits[STATUS_WORD(status)] |= STATUS_BIT(status);
 }

@@ -104,7 +104,7 @@ limit_policy_matches(const struct limit_policy *lp, const struct limit_subject *
 	if (lp->workspace.p && !slice_eq(lp->workspace, s->workspace))
 		return false;
 	for (uint32_t i = 0; i < lp->conditions_count; i++) {
-		const struct condition *c = &lp->conditions[i];
+		const struct policy_condition *c = &lp->conditions[i];
 		struct found f = find(&c->field, s);
 
 		if (!f.text.p || values_match(c->field.key, &c->exclude, &f, s) ||
@@ -268,7 +268,7 @@ limit_policy_values(const struct limit_policy *lp, const char *path, limit_polic
 	char at[PATH_BYTES];
 
 	for (uint32_t i = 0; i < lp->conditions_count; i++) {
-		const struct condition *c = &lp->conditions[i];
+		const struct policy_condition *c = &lp->conditions[i];
 		const struct values *values[] = { &c->value, &c->exclude };
 
 		for (uint32_t j = 0; j < 2; j++) {

@@ -311,7 +311,7 @@ unknown_part(struct compile *c, struct slice raw_name, const char *path, const c
 static void
 read_condition(struct compile *c, struct slice object, const char *path)
 {
-	struct condition *out = &c->lp->conditions[c->lp->conditions_count];
+	struct policy_condition *out = &c->lp->conditions[c->lp->conditions_count];
 	struct slice name, value, key = SLICE_NONE, wanted = SLICE_NONE, excluded = SLICE_NONE;
 	char at[PART_PATH_BYTES];
 	struct json_iter it;
@@ -336,7 +336,7 @@ read_condition(struct compile *c, struct slice object, const char *path)
 	if (!wanted.p)
 		problem_add(c->problems, path, "needs \"value\": \"*\" stands for any value");
 	snprintf(at, sizeof(at), "%s.key", path);
-	*out = (struct condition){ .place = c->place };
+	*out = (struct policy_condition){ .place = c->place };
 	if (!key.p || !wanted.p || !read_key(c, key, at, &out->field))
 		return;
 	snprintf(at, sizeof(at), "%s.value", path);
@@ -411,7 +411,7 @@ sort_conditions(struct limit_policy *lp)
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < lp->conditions_count; i++) {
-		struct condition c = lp->conditions[i];
+		struct policy_condition c = lp->conditions[i];
 
 		if (c.field.key == KEY_METADATA || c.field.key == KEY_USER)
 			continue;
@@ -455,7 +455,7 @@ read_limit(struct compile *c, struct slice json)
 static struct limit_policy *
 make(struct compile *c, struct slice json)
 {
-	struct condition *conditions;
+	struct policy_condition *conditions;
 	struct field *groups;
 	size_t strings = 0;
 
@@ -465,7 +465,7 @@ make(struct compile *c, struct slice json)
 	c->lp = calloc(1, sizeof(*c->lp) + POLICY_CONDITIONS_MAX * sizeof(*conditions) +
 	    POLICY_GROUP_KEYS_MAX * sizeof(*groups) + strings * sizeof(*c->values) + json.n);
 	CHECK(c->lp);		/* settings are read at start and reload */
-	conditions = (struct condition *)(c->lp + 1);
+	conditions = (struct policy_condition *)(c->lp + 1);
 	groups = (struct field *)(conditions + POLICY_CONDITIONS_MAX);
 	c->lp->conditions = conditions;
 	c->lp->groups = groups;

@@ -30,7 +30,7 @@ struct values {
 	bool any;			/* "*" is among them */
 };
 
-struct condition {
+struct policy_condition {
 	struct field field;
 	struct values value, exclude;
 	uint32_t place;			/* in the document */
@@ -47,7 +47,7 @@ struct limit_policy {
 	const char *id;
 	bool active;
 	struct slice workspace;		/* its only one; none: all */
-	struct condition *conditions;	/* those on metadata last */
+	struct policy_condition *conditions;	/* those on metadata last */
 	uint32_t conditions_count;
 	struct field *groups;
 	uint32_t groups_count;

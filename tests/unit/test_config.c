@@ -1,61 +1,181 @@
 /*
- * The config object: what it becomes, and every way in which one is refused.
+ * The config object: what it becomes. That is written out, node by node with
+ * all that is not as it is without a config, and compared with a text.
  * docs/configs.md is held to the parser by its own rows: each names a field, an
  * example, and whether it works now; the example must do what the row says.
+ * (How one is refused: test_config_mistakes.c.)
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/unit/config_fixture.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "policy/config.h"
 #include "policy/json.h"
 
-static struct config *
-parse(const char *json, struct problems *p)
-{
-	problems_init(p);
-	return config_parse_text(slice_of(json), p);
-}
+/* ---- written out ---- */
 
-static struct config *
-accept(const char *json)
-{
-	struct problems p;
-	struct config *c = parse(json, &p);
-
-	if (!c)
-		fail_msg("%s: %.*s", json, SLICE_FMT(buf_slice(&p.text)));
-	assert_int_equal(p.count, 0);
-	problems_free(&p);
-	return c;
-}
-
-/* Refused, with exactly these lines. */
 static void
-refuse(const char *json, const char *lines)
+add_statuses(struct buf *b, const struct status_set *set)
 {
-	struct problems p;
-	struct config *c = parse(json, &p);
+	const char *sep = "";
 
-	if (c)
-		fail_msg("accepted: %s", json);
-	if (!slice_eq(buf_slice(&p.text), slice_of(lines)))
-		fail_msg("%s:\n%.*sbut expected:\n%s", json, SLICE_FMT(buf_slice(&p.text)), lines);
-	problems_free(&p);
+	for (int status = -1; status <= 1000; status++) {
+		int last = status;
+
+		if (!status_set_has(set, status))
+			continue;
+		while (status_set_has(set, last + 1))
+			last++;
+		buf_printf(b, last > status + 2 ? "%s%d-%d" : "%s%d", sep, status, last);
+		sep = ",";
+		status = last > status + 2 ? last : status;
+	}
 }
 
-static const char *
-param(const struct config *c, const char *name)
+static void
+add_params(struct buf *b, const char *what, const struct config_param *params, uint32_t n)
 {
-	for (uint32_t i = 0; i < c->override_params_count; i++)
-		if (strcmp(c->override_params[i].name, name) == 0)
-			return c->override_params[i].raw;
-	return NULL;
+	struct json_error why;
+
+	if (n > 0)
+		buf_printf(b, " %s", what);
+	for (uint32_t i = 0; i < n; i++) {
+		assert_true(json_check(slice_of(params[i].raw), &why));
+		buf_printf(b, "%s%s:%s", i ? "," : "=", params[i].name, params[i].raw);
+	}
 }
+
+static void
+add_target(struct buf *b, const struct config_target *t)
+{
+	const struct config_target *unset = config_none()->targets;
+
+	if (t->provider.p)
+		buf_printf(b, " provider=%s%s", t->provider_plain ? "" : "@", t->provider.p);
+	if (t->model.p)
+		buf_printf(b, " model=%s", t->model.p);
+	if (t->default_model.p)
+		buf_printf(b, " default_model=%s", t->default_model.p);
+	if (t->api_key.p)
+		buf_printf(b, " key=%s", t->api_key.p);
+	add_params(b, "override", t->override_params, t->override_params_count);
+	add_params(b, "default", t->default_params, t->default_params_count);
+	if (t->drop_params_count > 0)
+		buf_printf(b, " drops=%u", t->drop_params_count);
+	assert_int_equal(t->edits_body, t->override_params_count + t->default_params_count + t->drop_params_count > 0);
+	if (t->passthrough)
+		buf_add_str(b, " passthrough");
+	if (!t->strict_open_ai_compliance)
+		buf_add_str(b, " lax");
+	if (t->use_custom_host)
+		buf_printf(b, " host=%d/%.*s:%d%.*s", t->custom_host.tls, SLICE_FMT(t->custom_host.host), t->custom_host.port,
+		    SLICE_FMT(t->custom_host.path));
+	if (t->retry.attempts || t->retry.use_retry_after ||
+	    memcmp(&t->retry.on_status_codes, &unset->retry.on_status_codes, sizeof(struct status_set)) != 0) {
+		buf_printf(b, " retry=%u(", t->retry.attempts);
+		add_statuses(b, &t->retry.on_status_codes);
+		buf_printf(b, ")%s", t->retry.use_retry_after ? "after" : "");
+	}
+	if (t->cache.mode != CONFIG_CACHE_OFF)
+		buf_printf(b, " cache=%s:%u", t->cache.mode == CONFIG_CACHE_SIMPLE ? "simple" : "semantic", t->cache.max_age_s);
+	if (t->request_timeout_ms)
+		buf_printf(b, " timeout=%u", t->request_timeout_ms);
+	for (uint32_t i = 0; i < t->forward_headers_count; i++)
+		buf_printf(b, "%s%s", i ? "," : " forward=", t->forward_headers[i].p);
+	if (t->breaker) {
+		buf_printf(b, " breaker=%u/%u/%u/%u(", t->breaker->failure_threshold, t->breaker->failure_permille,
+		    t->breaker->minimum_requests, t->breaker->cooldown_ms);
+		add_statuses(b, &t->breaker->failure_status_codes);
+		buf_add_char(b, ')');
+	}
+}
+
+static void
+add_choice(struct buf *b, const struct config *c, const struct config_node *n)
+{
+	if (n->has_statuses) {
+		buf_add_str(b, " on=(");
+		add_statuses(b, &n->on_status_codes);
+		buf_add_char(b, ')');
+	}
+	for (uint32_t i = 0; i < n->conditions_count; i++) {
+		assert_non_null(n->conditions[i].query);
+		buf_printf(b, " then=%s:%u", n->conditions[i].then.p, n->conditions[i].child - n->first);
+	}
+	if (n->otherwise != CONFIG_NOWHERE)
+		buf_printf(b, " default=%u", n->otherwise - n->first);
+	if (n->mode != CONFIG_LOADBALANCE)
+		return;
+	if (!n->sticky.enabled)
+		buf_add_str(b, " unsticky");
+	for (uint32_t i = 0; i < n->sticky.hash_fields_count; i++)
+		buf_printf(b, " hash=%s", n->sticky.hash_fields[i].p);
+	if (n->sticky.ttl_s != 3600)
+		buf_printf(b, " ttl=%u", n->sticky.ttl_s);
+	for (uint32_t i = 0; i < n->count; i++)
+		buf_printf(b, "%s%g", i ? "," : " weights=", c->nodes[n->first + i].weight);
+}
+
+/* The tree as it says that it is; its invariants are looked at on the way. */
+static void
+write_out(const struct config *c, struct buf *b)
+{
+	static const char *const modes[] = { "leaf", "single", "fallback", "loadbalance", "conditional" };
+	uint32_t next = 1, leaves = 0;
+
+	for (uint32_t i = 0; i < c->nodes_count; i++) {
+		const struct config_node *n = &c->nodes[i];
+
+		buf_printf(b, "%s", n->path.p);
+		if (n->name.p)
+			buf_printf(b, " \"%s\"", n->name.p);
+		buf_printf(b, " %s", modes[n->mode]);
+		assert_int_equal(n->path.n, strlen(n->path.p));
+		assert_int_equal(n->mode == CONFIG_LEAF, n->target != NULL);
+		if (n->mode != CONFIG_LEAF) {
+			assert_int_equal(n->first, next);
+			assert_true(n->count > 0);
+			next += n->count;
+			for (uint32_t k = n->first; k < next; k++) {
+				assert_int_equal(c->nodes[k].parent, i);
+				assert_int_equal(c->nodes[k].level, n->level + 1);
+			}
+			add_choice(b, c, n);
+		} else {
+			assert_ptr_equal(n->target, &c->targets[leaves]);
+			assert_int_equal(n->target->number, leaves++);
+			assert_int_equal(n->target->node, i);
+			add_target(b, n->target);
+		}
+		buf_add_char(b, '\n');
+	}
+	assert_int_equal(next, c->nodes_count);
+	assert_int_equal(leaves, c->targets_count);
+	assert_int_equal(c->nodes[0].parent, CONFIG_NOWHERE);
+}
+
+static void
+becomes(const char *json, const char *text)
+{
+	struct config *c = accept(json);
+	struct buf b;
+
+	buf_init(&b, 1u << 20);
+	write_out(c, &b);
+	if (!slice_eq(buf_slice(&b), slice_of(text)))
+		fail_msg("%s:\n%.*sbut expected:\n%s", json, SLICE_FMT(buf_slice(&b)), text);
+	buf_free(&b);
+	config_put(c);
+}
+
+static void
+all_become(const struct row *rows, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		becomes(rows[i].json, rows[i].text);
+}
+
+/* ---- what it becomes ---- */
 
 static void
 test_model_prefix(void **state)
@@ -86,261 +206,306 @@ test_model_prefix(void **state)
 }
 
 static void
-test_empty(void **state)
+test_none(void **state)
 {
 	(void)state;
-	struct config *c = accept(" {} ");
+	const struct config *none = config_none();
+	struct buf b;
 
-	assert_null(c->provider);
-	assert_null(c->model);
-	assert_null(c->slug);
-	assert_int_equal(c->override_params_count, 0);
-	assert_int_equal(c->request_timeout_ms, 0);
-	config_free(c);
-	config_free(NULL);
+	buf_init(&b, 4096);
+	write_out(none, &b);
+	assert_true(slice_eq(buf_slice(&b), SLICE("config leaf\n")));
+	assert_string_equal(none->version, "");
+	assert_null(none->slug.p);
+	assert_false(none->several_targets || none->has_conditions || none->has_choice);
+	buf_clear(&b);
+	add_statuses(&b, &none->targets[0].retry.on_status_codes);
+	assert_true(slice_eq(buf_slice(&b), SLICE("429,500,502,503,504,529")));
+	buf_free(&b);
+	becomes(" {} ", "config leaf\n");
+	config_put(NULL);
 }
 
 static void
-test_overrides_keep_their_text(void **state)
+test_params(void **state)
 {
 	(void)state;
-	struct config *c = accept("{\"override_params\":{\"temperature\":0.10000000000000000001, \"max_tokens\" : 9007199254740993,"
-	    "\"thinking\":{\"type\" : \"enabled\",\"budget\\u005ftokens\":1e3},\"stop_sequences\":null,\"top\\u005fp\":1.0}}");
+	static const struct row rows[] = {
+		/* The operator's text, to the digit. */
+		{ "{\"override_params\":{\"temperature\":0.10000000000000000001, \"max_tokens\" : 9007199254740993,"
+		    "\"thinking\":{\"type\" : \"enabled\",\"budget\\u005ftokens\":1e3},\"stop_sequences\":null,\"top\\u005fp\":1.0}}",
+		    "config leaf override=temperature:0.10000000000000000001,max_tokens:9007199254740993,"
+		    "thinking:{\"type\" : \"enabled\",\"budget\\u005ftokens\":1e3},stop_sequences:null,top_p:1.0\n" },
+		{ "{\"default_params\":{\"max_tokens\":1024,\"model\":\"@a/m\"}}", "config leaf default_model=@a/m default=max_tokens:1024\n" },
+		{ "{\"drop_params\":[\"a\",\"b.c\",\"d[0].e\",\"f[*].g[*].h\"]}", "config leaf drops=4\n" },
+		{ "{\"drop_params\":[]}", "config leaf\n" },
+		{ "{\"override_params\":{\"a\":1},\"default_params\":{\"a\":2},\"drop_params\":[\"a\"]}",
+		    "config leaf override=a:1 default=a:2 drops=1\n" },
+		{ "{\"override_params\":{\"model\":\"@cf/x\"}}", "config leaf model=@cf/x\n" },
+	};
 
-	assert_int_equal(c->override_params_count, 5);
-	assert_string_equal(param(c, "temperature"), "0.10000000000000000001");
-	assert_string_equal(param(c, "max_tokens"), "9007199254740993");
-	assert_string_equal(param(c, "thinking"), "{\"type\" : \"enabled\",\"budget\\u005ftokens\":1e3}");
-	assert_string_equal(param(c, "stop_sequences"), "null");
-	assert_string_equal(param(c, "top_p"), "1.0");
-	config_free(c);
+	ALL(all_become, rows);
 }
 
 static void
 test_provider_and_model(void **state)
 {
 	(void)state;
-	static const struct { const char *json, *provider, *model; } rows[] = {
-		{ "{\"override_params\":{\"model\":\"@prod/claude-x\"}}", "prod", "claude-x" },
-		{ "{\"overrideParams\":{\"model\":\"@prod/a/b\"}}", "prod", "a/b" },
-		{ "{\"override_params\":{\"model\":\"claude-x\"}}", NULL, "claude-x" },
-		{ "{\"override_params\":{\"model\":\"@cf/x\"}}", NULL, "@cf/x" },
-		{ "{\"provider\":\"@prod\"}", "prod", NULL },
-		{ "{\"provider\":\"anthropic\"}", "anthropic", NULL },
-		{ "{\"virtual_key\":\"vk-1\"}", "vk-1", NULL },
-		{ "{\"virtualKey\":\"vk-1\"}", "vk-1", NULL },
-		{ "{\"provider\":\"@a\",\"virtual_key\":\"b\",\"override_params\":{\"model\":\"@c/m\"}}", "a", "m" },
-		{ "{\"virtual_key\":\"b\",\"override_params\":{\"model\":\"@c/m\"}}", "b", "m" },
-		{ "{\"strategy\":{\"mode\":\"single\"},\"targets\":[{\"provider\":\"@t\"}]}", "t", NULL },
-		{ "{\"targets\":[{\"name\":\"x\",\"override_params\":{\"model\":\"@t/m\"}}]}", "t", "m" },
-		{ "{\"override_params\":{\"model\":\"@root/m\"},\"targets\":[{}]}", "root", "m" },
-		{ "{\"override_params\":{\"model\":\"@root/m\"},\"targets\":[{\"override_params\":{\"model\":\"n\"}}]}", NULL, "n" },
-		{ "{\"targets\":[{\"targets\":[{\"provider\":\"deep\"}]}]}", "deep", NULL },
+	static const struct row rows[] = {
+		{ "{\"override_params\":{\"model\":\"@prod/claude-x\"}}", "config leaf provider=@prod model=claude-x\n" },
+		{ "{\"overrideParams\":{\"model\":\"@prod/a/b\"}}", "config leaf provider=@prod model=a/b\n" },
+		{ "{\"override_params\":{\"model\":\"claude-x\"}}", "config leaf model=claude-x\n" },
+		{ "{\"provider\":\"@prod\"}", "config leaf provider=@prod\n" },
+		{ "{\"provider\":\"anthropic\"}", "config leaf provider=anthropic\n" },
+		{ "{\"provider\":\"anthropic\",\"api_key\":\"sk-1\"}", "config leaf provider=anthropic key=sk-1\n" },
+		{ "{\"apiKey\":\"sk-\\u0031\"}", "config leaf key=sk-1\n" },
+		{ "{\"virtual_key\":\"vk-1\"}", "config leaf provider=@vk-1\n" },
+		{ "{\"virtualKey\":\"vk-1\"}", "config leaf provider=@vk-1\n" },
+		{ "{\"provider\":\"@a\",\"virtual_key\":\"b\",\"override_params\":{\"model\":\"@c/m\"}}", "config leaf provider=@a model=m\n" },
+		{ "{\"virtual_key\":\"b\",\"override_params\":{\"model\":\"@c/m\"}}", "config leaf provider=@b model=m\n" },
+		{ "{\"passthrough\":true,\"override_params\":{\"model\":\"@c/m\"}}", "config leaf model=m passthrough\n" },
+		{ "{\"passthrough\":false,\"provider\":\"@a\"}", "config leaf provider=@a\n" },
+		{ "{\"strategy\":{\"mode\":\"single\"},\"targets\":[{\"provider\":\"@t\"}]}", "config single\nconfig.targets[0] leaf provider=@t\n" },
+		{ "{\"targets\":[{\"name\":\"x\",\"override_params\":{\"model\":\"@t/m\"}}]}",
+		    "config single\nconfig.targets[0] \"x\" leaf provider=@t model=m\n" },
+		{ "{\"override_params\":{\"model\":\"@root/m\"},\"targets\":[{}]}", "config single\nconfig.targets[0] leaf provider=@root model=m\n" },
+		{ "{\"override_params\":{\"model\":\"@root/m\"},\"targets\":[{\"override_params\":{\"model\":\"n\"}},{\"provider\":\"@x\"}]}",
+		    "config single\nconfig.targets[0] leaf model=n\nconfig.targets[1] leaf provider=@x model=m\n" },
+		{ "{\"targets\":[{\"targets\":[{\"provider\":\"deep\"}]}]}",
+		    "config single\nconfig.targets[0] single\nconfig.targets[0].targets[0] leaf provider=deep\n" },
+	};
+
+	ALL(all_become, rows);
+}
+
+/* Each field of a target, in both spellings. */
+static void
+test_fields(void **state)
+{
+	(void)state;
+	static const struct row rows[] = {
+		{ "{\"retry\":{\"attempts\":5}}", "config leaf retry=5(429,500,502,503,504,529)\n" },
+		{ "{\"retry\":{\"attempts\":0}}", "config leaf\n" },
+		{ "{\"retry\":{\"attempts\":1,\"on_status_codes\":[]}}", "config leaf retry=1()\n" },
+		{ "{\"retry\":{\"attempts\":1,\"onStatusCodes\":[100,599,408]}}", "config leaf retry=1(100,408,599)\n" },
+		{ "{\"retry\":{\"attempts\":1,\"use_retry_after_headers\":true}}", "config leaf retry=1(429,500,502,503,504,529)after\n" },
+		{ "{\"retry\":{\"attempts\":1,\"use_retry_after_header\":true}}", "config leaf retry=1(429,500,502,503,504,529)after\n" },
+		{ "{\"retry\":{\"attempts\":1,\"useRetryAfterHeader\":false}}", "config leaf retry=1(429,500,502,503,504,529)\n" },
+		{ "{\"cache\":{\"mode\":\"simple\"}}", "config leaf cache=simple:0\n" },
+		{ "{\"cache\":{\"mode\":\"semantic\",\"max_age\":60}}", "config leaf cache=semantic:60\n" },
+		{ "{\"cache\":{\"mode\":\"simple\",\"maxAge\":7776000}}", "config leaf cache=simple:7776000\n" },
+		{ "{\"cache\":{\"mode\":\"simple\",\"max_age\":59}}", "config leaf cache=simple:604800\n" },
+		{ "{\"cache\":{\"mode\":\"simple\",\"max_age\":7776001}}", "config leaf cache=simple:604800\n" },
+		{ "{\"cache\":{\"mode\":\"simple\",\"max_age\":4294967356}}", "config leaf cache=simple:604800\n" },
+		{ "{\"request_timeout\":86400000}", "config leaf timeout=86400000\n" },
+		{ "{\"custom_host\":\"https://llm.example.com/v1/\"}", "config leaf host=1/llm.example.com:443/v1\n" },
+		{ "{\"customHost\":\"http://127.0.0.1:8080\"}", "config leaf host=0/127.0.0.1:8080\n" },
+		{ "{\"forward_headers\":[\"X-Request-Source\",\"x-b\",\"anthropic-beta\"]}", "config leaf forward=x-request-source,x-b,anthropic-beta\n" },
+		{ "{\"strict_open_ai_compliance\":false}", "config leaf lax\n" },
+		{ "{\"strictOpenAiCompliance\":true}", "config leaf\n" },
+		{ "{\"cb_config\":{\"failure_threshold\":3}}", "config leaf breaker=3/0/5/30000(500-599)\n" },
+		{ "{\"cbConfig\":{\"failure_threshold_percentage\":12.5,\"minimumRequests\":10,\"cooldown_interval\":60000}}",
+		    "config leaf breaker=0/125/10/60000(500-599)\n" },
+		{ "{\"cb_config\":{\"failure_threshold\":1,\"failure_threshold_percentage\":100,\"cooldown_interval\":1,\"failure_status_codes\":[429,500]}}",
+		    "config leaf breaker=1/1000/5/30000(429,500)\n" },
+		{ "{\"name\":\"all\",\"weight\":3}", "config \"all\" leaf\n" },
+	};
+
+	ALL(all_become, rows);
+	struct config *c = accept("{\"fetch_integrated_models\":true}");
+	assert_true(c->fetch_integrated_models);
+	config_put(c);
+}
+
+/* What a level passes on (the parent has it, the first child too, the second nothing, the third's child nothing). */
+static void
+test_inheritance(void **state)
+{
+	(void)state;
+	static const struct { const char *parent, *child, *given, *absent; } rows[] = {
+		{ "\"override_params\":{\"a\":1,\"b\":{\"x\":1}}", "\"override_params\":{\"b\":{\"y\":2},\"c\":3}",
+		    " override=a:1,b:{\"y\":2},c:3", " override=a:1,b:{\"x\":1}" },
+		{ "\"default_params\":{\"a\":1,\"b\":{\"x\":1}}", "\"default_params\":{\"b\":{\"y\":2},\"c\":3}",
+		    " default=a:1,b:{\"y\":2},c:3", " default=a:1,b:{\"x\":1}" },
+		{ "\"override_params\":{\"model\":\"@p/m\"}", "\"override_params\":{\"model\":\"n\"}", " model=n", " provider=@p model=m" },
+		{ "\"default_params\":{\"model\":\"@p/m\"}", "\"default_params\":{\"model\":\"n\"}", " default_model=n", " default_model=@p/m" },
+		{ "\"drop_params\":[\"a\",\"b\"]", "\"drop_params\":[\"c\"]", " drops=1", " drops=2" },
+		{ "\"drop_params\":[\"a\",\"b\"]", "\"drop_params\":[]", "", " drops=2" },
+		{ "\"retry\":{\"attempts\":2,\"on_status_codes\":[429]}", "\"retry\":{\"attempts\":1,\"use_retry_after_header\":true}",
+		    " retry=1(429,500,502,503,504,529)after", " retry=2(429)" },
+		{ "\"cache\":{\"mode\":\"semantic\",\"max_age\":100}", "\"cache\":{\"mode\":\"simple\"}", " cache=simple:0", " cache=semantic:100" },
+		{ "\"request_timeout\":1000", "\"requestTimeout\":2000", " timeout=2000", " timeout=1000" },
+		{ "\"custom_host\":\"https://a.example/x\"", "\"custom_host\":\"https://b.example\"", " host=1/b.example:443", " host=1/a.example:443/x" },
+		{ "\"forward_headers\":[\"x-a\",\"x-b\"]", "\"forward_headers\":[\"x-c\"]", " forward=x-c", " forward=x-a,x-b" },
+		{ "\"strict_open_ai_compliance\":false", "\"strict_open_ai_compliance\":true", "", " lax" },
+		{ "\"cb_config\":{\"failure_threshold\":3}", "\"cb_config\":{\"failure_threshold\":4}",
+		    " breaker=4/0/5/30000(500-599)", " breaker=3/0/5/30000(500-599)" },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		char json[1024], text[1024];
+
+		snprintf(json, sizeof(json), "{\"targets\":[{%s},{},{\"targets\":[{},{%s}]}],%s}", rows[i].child, rows[i].child, rows[i].parent);
+		snprintf(text, sizeof(text), "config single\nconfig.targets[0] leaf%s\nconfig.targets[1] leaf%s\nconfig.targets[2] single\n"
+		    "config.targets[2].targets[0] leaf%s\nconfig.targets[2].targets[1] leaf%s\n", rows[i].given, rows[i].absent,
+		    rows[i].absent, rows[i].given);
+		becomes(json, text);
+	}
+}
+
+/* A target's own: siblings and children know nothing of it. */
+static void
+test_not_inherited(void **state)
+{
+	(void)state;
+	static const struct row rows[] = {
+		{ "{\"strategy\":{\"mode\":\"fallback\",\"on_status_codes\":[500]},\"name\":\"r\",\"targets\":[{\"name\":\"n\",\"weight\":3,"
+		    "\"provider\":\"@a\",\"api_key\":\"k\"},{\"weight\":2,\"strategy\":{\"mode\":\"fallback\"},\"targets\":[{}]},{\"passthrough\":true}]}",
+		    "config \"r\" fallback on=(500)\nconfig.targets[0] \"n\" leaf provider=@a key=k\nconfig.targets[1] fallback\n"
+		    "config.targets[2] leaf passthrough\nconfig.targets[1].targets[0] leaf\n" },
+		/* The strategy's breaker is its targets'. */
+		{ "{\"strategy\":{\"mode\":\"fallback\",\"cb_config\":{\"failure_threshold\":1}},\"cb_config\":{\"failure_threshold\":2},"
+		    "\"targets\":[{},{\"cb_config\":{\"failure_threshold\":3}},{\"strategy\":{\"mode\":\"conditional\",\"conditions\":"
+		    "[{\"query\":{\"metadata.a\":\"b\"},\"then\":\"x\"}]},\"targets\":[{\"name\":\"x\"}]}]}",
+		    "config fallback\nconfig.targets[0] leaf breaker=1/0/5/30000(500-599)\nconfig.targets[1] leaf breaker=3/0/5/30000(500-599)\n"
+		    "config.targets[2] conditional then=x:0\nconfig.targets[2].targets[0] \"x\" leaf breaker=1/0/5/30000(500-599)\n" },
+	};
+
+	ALL(all_become, rows);
+}
+
+static void
+test_modes(void **state)
+{
+	(void)state;
+	static const struct row rows[] = {
+		{ "{\"strategy\":{\"mode\":\"fallback\"},\"targets\":[{\"provider\":\"@a\"},{\"provider\":\"@b\"}]}",
+		    "config fallback\nconfig.targets[0] leaf provider=@a\nconfig.targets[1] leaf provider=@b\n" },
+		{ "{\"strategy\":{\"mode\":\"fallback\",\"onStatusCodes\":[]},\"targets\":[{}]}", "config fallback on=()\nconfig.targets[0] leaf\n" },
+		{ "{\"strategy\":{\"mode\":\"fallback\",\"on_status_codes\":[429,100,599,200]},\"targets\":[{}]}",
+		    "config fallback on=(100,200,429,599)\nconfig.targets[0] leaf\n" },
+		{ "{\"strategy\":{\"mode\":\"loadbalance\"},\"targets\":[{},{\"weight\":0},{\"weight\":0.25},{\"weight\":1e3}]}",
+		    "config loadbalance weights=1,0,0.25,1000\nconfig.targets[0] leaf\nconfig.targets[1] leaf\nconfig.targets[2] leaf\n"
+		    "config.targets[3] leaf\n" },
+		{ "{\"strategy\":{\"mode\":\"loadbalance\",\"sticky\":{\"enabled\":false}},\"targets\":[{}]}",
+		    "config loadbalance unsticky weights=1\nconfig.targets[0] leaf\n" },
+		{ "{\"strategy\":{\"mode\":\"loadbalance\",\"sticky\":{\"hashFields\":[\"metadata.User\",\"params.x\",\"headers.X-Team\"],\"ttl\":60}},"
+		    "\"targets\":[{}]}", "config loadbalance hash=metadata.User hash=params.x hash=headers.x-team ttl=60 weights=1\nconfig.targets[0] leaf\n" },
+		{ "{\"targets\":[{\"name\":\"a\"},{\"name\":\"b\"},{\"name\":\"c\"},{}],\"strategy\":{\"mode\":\"conditional\",\"conditions\":["
+		    "{\"query\":{\"metadata.env\":{\"$eq\":\"dev\"}},\"then\":\"b\"},{\"query\":{\"params.model\":{\"$regex\":\"opus\"}},\"then\":\"a\"},"
+		    "{\"then\":\"\\u0062\",\"query\":{\"$and\":[{\"metadata.env\":\"x\"}]}}],\"default\":\"c\"}}",
+		    "config conditional then=b:1 then=a:0 then=b:1 default=2\nconfig.targets[0] \"a\" leaf\nconfig.targets[1] \"b\" leaf\n"
+		    "config.targets[2] \"c\" leaf\nconfig.targets[3] leaf\n" },
+		{ "{\"strategy\":{\"mode\":\"single\"},\"targets\":[{\"provider\":\"@a\"},{\"provider\":\"@b\"}]}",
+		    "config single\nconfig.targets[0] leaf provider=@a\nconfig.targets[1] leaf provider=@b\n" },
+		/* Nodes stand level by level, children together. */
+		{ "{\"strategy\":{\"mode\":\"loadbalance\"},\"targets\":[{\"weight\":3,\"strategy\":{\"mode\":\"fallback\"},\"targets\":[{},{\"targets\":[{}]}]},"
+		    "{},{\"targets\":[{\"strategy\":{\"mode\":\"fallback\"},\"targets\":[{\"name\":\"deep\"}]}]}]}",
+		    "config loadbalance weights=3,1,1\nconfig.targets[0] fallback\nconfig.targets[1] leaf\nconfig.targets[2] single\n"
+		    "config.targets[0].targets[0] leaf\nconfig.targets[0].targets[1] single\nconfig.targets[2].targets[0] fallback\n"
+		    "config.targets[0].targets[1].targets[0] leaf\nconfig.targets[2].targets[0].targets[0] \"deep\" leaf\n" },
+	};
+
+	ALL(all_become, rows);
+}
+
+static void
+test_what_it_needs(void **state)
+{
+	(void)state;
+#define COND "\"strategy\":{\"mode\":\"conditional\",\"conditions\":[{\"query\":{\"metadata.a\":\"b\"},\"then\":\"x\"}]}"
+#define LB "\"strategy\":{\"mode\":\"loadbalance\"}"
+#define FB "\"strategy\":{\"mode\":\"fallback\"}"
+	static const struct { const char *json; bool several, conditions, choice; } rows[] = {
+		{ "{}", false, false, false },
+		{ "{\"targets\":[{},{}]}", false, false, false },
+		{ "{" FB ",\"targets\":[{}]}", false, false, false },
+		{ "{" FB ",\"targets\":[{},{}]}", true, false, false },
+		{ "{" LB ",\"targets\":[{},{}]}", true, false, true },
+		{ "{" LB ",\"targets\":[{},{\"weight\":0}]}", false, false, true },
+		{ "{" COND ",\"targets\":[{\"name\":\"x\"},{\"name\":\"y\"},{}]}", false, true, false },
+		{ "{\"targets\":[{" FB ",\"targets\":[{},{}]},{}]}", true, false, false },
+		{ "{\"targets\":[{},{" LB ",\"targets\":[{},{}]},{" COND ",\"targets\":[{\"name\":\"x\"}]}]}", false, false, false },
+		{ "{" LB ",\"targets\":[{},{\"weight\":0," COND ",\"targets\":[{\"name\":\"x\"}]}]}", false, false, true },
+		{ "{" FB ",\"targets\":[{" COND ",\"targets\":[{\"name\":\"x\"}]},{" LB ",\"targets\":[{}]}]}", true, true, true },
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		struct config *c = accept(rows[i].json);
 
-		assert_true(slice_eq(slice_of(c->provider), slice_of(rows[i].provider)));
-		assert_true(slice_eq(slice_of(c->model), slice_of(rows[i].model)));
-		assert_int_equal(c->override_params_count, 0);
-		config_free(c);
+		if (c->several_targets != rows[i].several || c->has_conditions != rows[i].conditions || c->has_choice != rows[i].choice)
+			fail_msg("%s: %d %d %d", rows[i].json, c->several_targets, c->has_conditions, c->has_choice);
+		config_put(c);
 	}
 }
 
-static void
-test_inheritance(void **state)
+static struct config *
+saved(const char *slug, const char *json)
 {
-	(void)state;
-	struct config *c = accept("{\"request_timeout\":1000,\"override_params\":{\"a\":1,\"b\":{\"x\":1}},"
-	    "\"targets\":[{\"override_params\":{\"b\":{\"y\":2},\"c\":3},\"targets\":[{\"requestTimeout\":2000}]}]}");
-
-	assert_int_equal(c->request_timeout_ms, 2000);
-	assert_int_equal(c->override_params_count, 3);
-	assert_string_equal(param(c, "a"), "1");
-	assert_string_equal(param(c, "b"), "{\"y\":2}");	/* whole: objects are not merged */
-	assert_string_equal(param(c, "c"), "3");
-	config_free(c);
-}
-
-static void
-test_not_yet_supported(void **state)
-{
-	(void)state;
-	static const char *const modes[] = { "fallback", "loadbalance", "conditional" };
-	char json[256], lines[256];
-
-	for (size_t i = 0; i < 3; i++) {
-		snprintf(json, sizeof(json), "{\"strategy\":{\"mode\":\"%s\"},\"targets\":[{},{}]}", modes[i]);
-		snprintf(lines, sizeof(lines), "strategy.mode: \"%s\" is not yet supported\n"
-		    "targets: more than one target is not yet supported\n", modes[i]);
-		refuse(json, lines);
-	}
-	refuse("{\"retry\":{\"attempts\":3}}", "retry: not yet supported\n");
-	refuse("{\"targets\":[{\"afterRequestHooks\":[{\"id\":\"x\",\"onFail\":{}}]}]}",
-	    "targets[0].afterRequestHooks: not yet supported\n");
-	refuse("{\"azure_resource_name\":\"x\",\"vertexProjectId\":\"y\"}",
-	    "azure_resource_name: not yet supported\nvertexProjectId: not yet supported\n");
-	refuse("{\"strategy\":{\"mode\":\"single\",\"onStatusCodes\":[429]}}",
-	    "strategy.onStatusCodes: not yet supported\n");
-	refuse("{\"options\":[{}]}",
-	    "options: the old form of configs is not supported: use \"strategy\" and \"targets\"\n");
-}
-
-static void
-test_mistakes(void **state)
-{
-	(void)state;
-	static const struct { const char *json, *lines; } rows[] = {
-		{ "", "not valid JSON at byte 1: expected a value\n" },
-		{ "[]", "must be an object, not an array\n" },
-		{ "\"pc-x\"", "must be an object, not a string\n" },
-		{ "{\"overide_params\":{}}", "overide_params: unknown field; did you mean \"override_params\"?\n" },
-		{ "{\"override_parms\":{},\"zzz\":1}",
-		    "override_parms: unknown field; did you mean \"override_params\"?\nzzz: unknown field\n" },
-		{ "{\"\":1}", "\"\": unknown field\n" },
-		{ "{\"provider\":1}", "provider: must be a string, not a number\n" },
-		{ "{\"provider\":null}", "provider: must be a string, not null\n" },
-		{ "{\"provider\":\"@a b\"}",
-		    "provider: must be a provider's slug, such as \"@anthropic\" (1 to 64 of A-Z a-z 0-9 . _ -)\n" },
-		{ "{\"provider\":\"@\"}",
-		    "provider: must be a provider's slug, such as \"@anthropic\" (1 to 64 of A-Z a-z 0-9 . _ -)\n" },
-		{ "{\"virtual_key\":\"@a\"}", "virtual_key: must be a provider's slug (1 to 64 of A-Z a-z 0-9 . _ -)\n" },
-		{ "{\"request_timeout\":0}", "request_timeout: must be a whole number from 1 to 86400000\n" },
-		{ "{\"request_timeout\":1.5}", "request_timeout: must be a whole number from 1 to 86400000\n" },
-		{ "{\"request_timeout\":\"5\"}", "request_timeout: must be a number, not a string\n" },
-		{ "{\"request_timeout\":1,\"requestTimeout\":2}", "requestTimeout: given twice\n" },
-		{ "{\"override_params\":[]}", "override_params: must be an object, not an array\n" },
-		{ "{\"override_params\":{\"a\":1,\"\\u0061\":2}}", "override_params.a: given twice\n" },
-		{ "{\"override_params\":{\"model\":7}}", "override_params.model: must be a string, not a number\n" },
-		{ "{\"override_params\":{\"model\":\"@x/\"}}",
-		    "override_params.model: must be \"@slug/model\" where it begins with \"@\"\n" },
-		{ "{\"override_params\":{\"model\":\"a\\nb\"}}",
-		    "override_params.model: must not contain control characters\n" },
-		{ "{\"override_params\":{\"a\\u0000b\":1}}",
-		    "override_params: a name must have 1 to 128 bytes, none of them NUL\n" },
-		{ "{\"targets\":[]}", "targets: must have a target\n" },
-		{ "{\"targets\":{}}", "targets: must be an array, not an object\n" },
-		{ "{\"targets\":[1]}", "targets[0]: must be an object, not a number\n" },
-		{ "{\"provider\":\"@a\",\"targets\":[{}]}",
-		    "provider: not inherited by targets: put it into the target\n" },
-		{ "{\"strategy\":{\"mode\":\"sngle\"}}",
-		    "strategy.mode: must be \"single\" (later versions: \"fallback\", \"loadbalance\", \"conditional\")\n" },
-		{ "{\"strategy\":{\"mod\":\"single\"}}", "strategy.mod: unknown field; did you mean \"mode\"?\n" },
-		{ "{\"retry\":{\"atempts\":3}}",
-		    "retry: not yet supported\nretry.atempts: unknown field; did you mean \"attempts\"?\nretry: needs \"attempts\"\n" },
-		{ "{\"cache\":{\"mode\":true}}", "cache: not yet supported\ncache.mode: must be a string, not true\n" },
-		{ "{\"targets\":[{\"weight\":\"1\"}]}",
-		    "targets[0].weight: not yet supported\ntargets[0].weight: must be a number, not a string\n" },
-		{ "{\"strategy\":{\"conditions\":[{\"query\":{\"$and\":[]},\"than\":\"x\"}]}}",
-		    "strategy.conditions: not yet supported\n"
-		    "strategy.conditions[0].than: unknown field; did you mean \"then\"?\n" },
-	};
-
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		refuse(rows[i].json, rows[i].lines);
-}
-
-static void
-test_control_characters_stay_out_of_messages(void **state)
-{
-	(void)state;
-	struct problems p;
-
-	assert_null(parse("{\"a\\nb\x7f\":1}", &p));
-	for (size_t i = 0; i + 1 < p.text.n; i++)
-		assert_true((unsigned char)p.text.p[i] >= 0x20 && p.text.p[i] != 0x7f);
-	problems_free(&p);
-}
-
-static void
-nest(struct buf *json, uint32_t levels)
-{
-	buf_init(json, 1u << 20);
-	for (uint32_t i = 1; i < levels; i++)
-		buf_add_str(json, "{\"targets\":[");
-	buf_add_str(json, "{\"before_request_hooks\":[{\"checks\":[{\"id\":\"x\"}]}]}");
-	for (uint32_t i = 1; i < levels; i++)
-		buf_add_str(json, "]}");
-	buf_add_char(json, '\0');
-}
-
-static void
-test_bounds(void **state)
-{
-	(void)state;
-	struct buf json;
-	struct problems p;
-
-	nest(&json, CONFIG_LEVELS_MAX);
-	assert_null(parse(json.p, &p));
-	assert_int_equal(p.count, 1);	/* the hooks alone: the deepest level is walked */
-	assert_true(slice_contains(buf_slice(&p.text), SLICE("before_request_hooks: not yet")));
-	problems_free(&p);
-	buf_free(&json);
-
-	nest(&json, CONFIG_LEVELS_MAX + 1);
-	assert_null(parse(json.p, &p));
-	assert_int_equal(p.count, 1);
-	assert_true(slice_contains(buf_slice(&p.text), SLICE("targets nest deeper than 16 levels")));
-	problems_free(&p);
-	buf_free(&json);
-
-	buf_init(&json, 1u << 20);
-	buf_add_str(&json, "{\"name\":\"");
-	while (json.n < CONFIG_BYTES_MAX)
-		buf_add_char(&json, 'x');
-	buf_add(&json, "\"}", 3);
-	refuse(json.p, "a config has at most 262144 bytes\n");
-	buf_free(&json);
-}
-
-static void
-test_params_bound(void **state)
-{
-	(void)state;
-	struct buf json;
-
-	for (int extra = 0; extra < 2; extra++) {
-		buf_init(&json, 1u << 20);
-		buf_add_str(&json, "{\"override_params\":{\"model\":\"m\"");
-		for (int i = 1; i < CONFIG_PARAMS_MAX + extra; i++)
-			buf_printf(&json, ",\"p%d\":%d", i, i);
-		buf_add(&json, "}}", 3);
-		if (extra)
-			refuse(json.p, "override_params: more than 24 members\n");
-		else
-			config_free(accept(json.p));
-		buf_free(&json);
-	}
-}
-
-static void
-test_path_of_a_document(void **state)
-{
-	(void)state;
+	const struct config_source from = { .slug = slice_of(slug), .path = "" };
 	struct problems p;
 
 	problems_init(&p);
-	assert_null(config_parse(SLICE("{\"targets\":[{\"x\":1}]}"), "configs[3].config", &p));
-	assert_true(slice_eq(buf_slice(&p.text), SLICE("configs[3].config.targets[0].x: unknown field\n")));
+	struct config *c = config_parse(slice_of(json), &from, &p);
+	if (!c)
+		fail_msg("%s: %.*s", json, SLICE_FMT(buf_slice(&p.text)));
 	problems_free(&p);
+	return c;
 }
 
 static void
-test_problems_overflow(void **state)
+test_identity(void **state)
 {
 	(void)state;
-	struct problems p;
+	struct config *c = saved("pc-x", "{}"), *other = saved("pc-x", "{ }"), *inline_one = accept("{}");
 
-	problems_init(&p);
-	p.text.max = 64;
-	for (int i = 0; i < 10; i++)
-		problem_add(&p, "path", "message number %d", i);
-	assert_int_equal(p.count, 10);
-	assert_true(p.text.n <= 64);
-	assert_int_equal(p.text.p[p.text.n - 1], '\n');	/* whole lines only */
-	problems_free(&p);
+	assert_string_equal(c->slug.p, "pc-x");
+	assert_string_equal(c->version, "44136fa3");		/* of the SHA-256 of {} */
+	assert_string_equal(inline_one->version, c->version);
+	assert_true(strcmp(other->version, c->version) != 0);
+	assert_null(inline_one->slug.p);
+	assert_ptr_equal(config_get(c), c);
+	config_put(c);
+	assert_string_equal(c->slug.p, "pc-x");
+	config_put(c);
+	config_put(other);
+	config_put(inline_one);
+}
+
+/* A child's seed is that of its place, or of its name; no two are the same. */
+static void
+test_seeds(void **state)
+{
+	(void)state;
+	struct config *a = saved("s", "{" LB ",\"targets\":[{},{},{\"name\":\"n\"},{" LB ",\"targets\":[{},{}]},{\"name\":\"n\"}]}");
+	struct config *b = saved("s", "{\"retry\":{\"attempts\":1}," LB ",\"targets\":[{\"weight\":5},{},{\"name\":\"m\"},{\"name\":\"n\"}]}");
+	struct config *c = saved("t", "{" LB ",\"targets\":[{},{}]}");
+
+	for (uint32_t i = 0; i < a->nodes_count; i++)
+		for (uint32_t j = 0; j < i; j++)
+			assert_true(a->nodes[i].seed != a->nodes[j].seed);
+	assert_true(a->nodes[1].seed == b->nodes[1].seed && a->nodes[2].seed == b->nodes[2].seed);
+	assert_true(a->nodes[3].seed == b->nodes[4].seed);	/* by its name */
+	assert_true(a->nodes[3].seed != b->nodes[3].seed);
+	assert_true(a->nodes[1].seed != c->nodes[1].seed);	/* of another config */
+	config_put(a);
+	config_put(b);
+	config_put(c);
+}
+
+static void
+test_keys_are_wiped(void **state)
+{
+	(void)state;
+	struct config *c = accept("{\"targets\":[{\"api_key\":\"sk-secret-0\"},{},{\"api_key\":\"sk-secret-1\"}]}");
+	const char *first = c->targets[0].api_key.p, *second = c->targets[2].api_key.p;
+
+	assert_string_equal(first, "sk-secret-0");
+	assert_string_equal(second, "sk-secret-1");
+	config_put(c);
+	/* The scratch's blocks are kept for the next one: they can still be looked at. */
+	for (size_t i = 0; i < sizeof("sk-secret-0"); i++)
+		assert_true(first[i] == '\0' && second[i] == '\0');
 }
 
 static char *
@@ -387,7 +552,7 @@ test_documentation(void **state)
 		struct problems p;
 
 		problems_init(&p);
-		struct config *c = config_parse_text(example, &p);
+		struct config *c = config_parse_text(example, &source, &p);
 		if (slice_eq(works, SLICE("now"))) {
 			now++;
 			if (!c)
@@ -398,7 +563,7 @@ test_documentation(void **state)
 			if (c || p.count != 1 || !slice_contains(buf_slice(&p.text), SLICE("not yet supported")))
 				fail_msg("%.*s comes later, says the page, but: %.*s", SLICE_FMT(name), SLICE_FMT(buf_slice(&p.text)));
 		}
-		config_free(c);
+		config_put(c);
 		problems_free(&p);
 	}
 	assert_true(now >= 7);
@@ -411,17 +576,17 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_model_prefix),
-		cmocka_unit_test(test_empty),
-		cmocka_unit_test(test_overrides_keep_their_text),
+		cmocka_unit_test(test_none),
+		cmocka_unit_test(test_params),
 		cmocka_unit_test(test_provider_and_model),
+		cmocka_unit_test(test_fields),
 		cmocka_unit_test(test_inheritance),
-		cmocka_unit_test(test_not_yet_supported),
-		cmocka_unit_test(test_mistakes),
-		cmocka_unit_test(test_control_characters_stay_out_of_messages),
-		cmocka_unit_test(test_bounds),
-		cmocka_unit_test(test_params_bound),
-		cmocka_unit_test(test_path_of_a_document),
-		cmocka_unit_test(test_problems_overflow),
+		cmocka_unit_test(test_not_inherited),
+		cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_what_it_needs),
+		cmocka_unit_test(test_identity),
+		cmocka_unit_test(test_seeds),
+		cmocka_unit_test(test_keys_are_wiped),
 		cmocka_unit_test(test_documentation),
 	};
 

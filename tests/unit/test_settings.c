@@ -193,10 +193,11 @@ test_whole_file(void **state)
 	assert_int_equal(s->configs_count, 2);
 	const struct config *c = settings_config(s, SLICE("pc-eng"));
 	assert_non_null(c);
-	assert_string_equal(c->provider, "two");
-	assert_string_equal(c->model, "claude-x");
-	assert_string_equal(c->override_params[0].raw, "0.30000000000000000001");
-	assert_string_equal(c->override_params[1].raw, "\"hello\"");
+	const struct config_target *t = &c->targets[0];
+	assert_string_equal(t->provider.p, "two");
+	assert_string_equal(t->model.p, "claude-x");
+	assert_string_equal(t->override_params[0].raw, "0.30000000000000000001");
+	assert_string_equal(t->override_params[1].raw, "\"hello\"");
 	assert_non_null(settings_config(s, SLICE("z")));
 	assert_null(settings_config(s, SLICE("pc-en")));
 	assert_null(settings_config(s, SLICE("pc-eng2")));
@@ -415,6 +416,9 @@ test_urls(void **state)
 	    "providers[0].base_url: must not end with /v1: weir adds it, such as \"https://api.anthropic.com\"\n");
 }
 
+#define PATTERN "must be a host's name, an address, or \"*.\" and a name, such as \"llm.corp\", \"10.1.2.3\" or " \
+    "\"*.example.com\"; "
+
 static void
 test_cross_references(void **state)
 {
@@ -431,8 +435,17 @@ test_cross_references(void **state)
 	    "configs[0].config: there is no provider \"x\" among \"providers\"\n");
 	refuse("{\"configs\":[{\"slug\":\"c\",\"config\":{}},{\"slug\":\"c\",\"config\":{}}]}",
 	    "configs: the slug \"c\" is used twice\n");
-	refuse("{\"configs\":[{\"slug\":\"c\",\"config\":{\"retry\":{\"attempts\":1}}}]}",
-	    "configs[0].config.retry: not yet supported\n");
+	refuse("{\"configs\":[{\"slug\":\"c\",\"config\":{\"prompt_id\":\"p\"}}]}",
+	    "configs[0].config.prompt_id: not yet supported\n");
+	snprintf(json, sizeof(json), "{\"providers\":[%s],\"configs\":[{\"slug\":\"c\",\"config\":{\"targets\":[{\"provider\":\"@a\"},"
+	    "{\"targets\":[{\"virtual_key\":\"b\"}]},{\"provider\":\"@anthropic\"},{\"override_params\":{\"model\":\"@aa/m\"}}]}}]}", provider);
+	refuse(json, "configs[0].config.targets[2]: there is no provider \"anthropic\" among \"providers\"\n"
+	    "configs[0].config.targets[3]: there is no provider \"aa\"; did you mean \"a\"?\n"
+	    "configs[0].config.targets[1].targets[0]: there is no provider \"b\" among \"providers\"\n");
+	refuse("{\"custom_hosts\":{\"trusted\":[\"ok.example\",\"*.ok.example\",\"10.0.0.1\",\"::1\",\"*\",\"a_b\",\"0x7f.1\",\"https://x\",\"*.*.x\"]}}",
+	    "custom_hosts.trusted[4]: " PATTERN "not \"*\"\ncustom_hosts.trusted[5]: " PATTERN "not \"a_b\"\n"
+	    "custom_hosts.trusted[6]: " PATTERN "not \"0x7f.1\"\ncustom_hosts.trusted[7]: " PATTERN "not \"https://x\"\n"
+	    "custom_hosts.trusted[8]: " PATTERN "not \"*.*.x\"\n");
 	refuse("{\"listen\":[{\"address\":\"127.0.0.1:1\",\"tls\":true}]}",
 	    "listen[0]: needs \"tls\": {\"certificate\": FILE, \"key\": FILE}\n");
 	refuse("{\"tls\":{\"certificate\":\"weir.pem\"}}", "tls.key: missing: a certificate needs its key\n");
@@ -536,7 +549,6 @@ test_all_mistakes_at_once(void **state)
 	    "limits.zzz: unknown field\n"
 	    "limits.head_ms: must be a whole number from 10 to 86400000\n"
 	    "providers[0].slug: must be 1 to 64 of A-Z a-z 0-9 . _ -\n"
-	    "configs[0].config.cache: not yet supported\n"
 	    "configs[0].config.cache: needs \"mode\"\n");
 }
 

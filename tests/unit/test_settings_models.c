@@ -32,7 +32,7 @@ names_and_workspaces(void **state)
 	assert_null(w->config);
 	assert_int_equal(w->allowed_models_count, 2);
 	assert_string_equal(w->allowed_models[1], "big");
-	assert_int_equal(l.s->trusted_hosts_count, 2);
+	assert_int_equal(l.s->custom_hosts.count, 2);
 	assert_true(l.s->saved_configs_only);
 	assert_int_equal(l.s->routing.total_ms, 600000);
 	assert_int_equal(l.s->health.failures, 5);

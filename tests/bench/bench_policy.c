@@ -1,0 +1,171 @@
+/*
+ * tests/bench/bench_policy.c -- what routing's decisions cost: conditions, patterns.
+ *
+ * One JSON line a figure, {"name", "value"}; the unit stands in the name. The
+ * median of rounds of processor time, so that a busy machine does not decide. The
+ * patterns are those that explode, read a subject again from each of its bytes, or
+ * compare where nobody counts; of all of them the worst is told.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "policy/condition.h"
+#include "policy/json.h"
+#include "policy/regex.h"
+#include "shm/base/clock.h"
+
+#define ROUNDS 11
+
+static int64_t
+cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+static int
+by_value(const void *a, const void *b)
+{
+	const double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void
+tell(const char *name, double value)
+{
+	printf("{\"bench\":\"policy\",\"name\":\"%s\",\"value\":%.1f}\n", name, value);
+}
+
+/* Median of the nanoseconds that one call takes. */
+static double
+median_ns(void (*call)(void *arg), void *arg, int calls)
+{
+	double ns[ROUNDS];
+
+	for (int r = 0; r < ROUNDS; r++) {
+		int64_t t = cpu_ns();
+
+		for (int i = 0; i < calls; i++)
+			call(arg);
+		ns[r] = (double)(cpu_ns() - t) / calls;
+	}
+	qsort(ns, ROUNDS, sizeof(ns[0]), by_value);
+	return ns[ROUNDS / 2];
+}
+
+/* ---- conditions ---- */
+
+/* As in a company's config: the one that holds is the last. */
+static const char *const queries[] = {
+	"{\"metadata.team\":\"legal\"}", "{\"metadata.team\":{\"$in\":[\"sales\",\"marketing\"]}}", "{\"metadata.env\":{\"$eq\":\"staging\"}}",
+	"{\"params.model\":\"claude-haiku-4-5\"}", "{\"params.model\":{\"$regex\":\"haiku\"}}", "{\"params.model\":{\"$regex\":\"^claude-(3|4)\"}}",
+	"{\"params.max_tokens\":{\"$lt\":1024}}", "{\"params.stream\":false}", "{\"params.thinking.type\":\"disabled\"}",
+	"{\"$and\":[{\"metadata.env\":\"prod\"},{\"params.model\":{\"$regex\":\"sonnet\"}}]}",
+	"{\"$or\":[{\"metadata.team\":\"ops\"},{\"metadata.user\":\"bot\"}]}", "{\"metadata.user\":{\"$regex\":\"@example\\\\.org$\"}}",
+	"{\"metadata.cost_center\":{\"$nin\":[\"4711\",\"4712\"]},\"metadata.team\":\"x\"}", "{\"url.pathname\":\"/v1/messages/count_tokens\"}",
+	"{\"params.temperature\":{\"$gt\":0.5}}", "{\"params.tool_choice\":{\"$regex\":\"any\"}}",
+	"{\"metadata.region\":{\"$eq\":\"eu\"},\"params.max_tokens\":{\"$gte\":64000}}", "{\"params.service_tier\":\"standard_only\"}",
+	"{\"params.output_config.effort\":\"max\"}", "{\"metadata.team\":{\"$eq\":\"platform\"},\"params.model\":{\"$regex\":\"opus\"}}",
+};
+#define QUERIES (sizeof(queries) / sizeof(*queries))
+
+struct routing {
+	struct condition *conditions[QUERIES];
+	struct condition_facts facts;
+};
+
+static void
+choose(void *arg)
+{
+	const struct routing *r = arg;
+	size_t i = 0;
+
+	while (i < QUERIES && !condition_holds(r->conditions[i], &r->facts))
+		i++;
+	CHECK(i == QUERIES - 1);
+}
+
+static void
+conditions(void)
+{
+	static struct body_scan body;
+	struct routing r = { .facts = {
+		.metadata = SLICE("{\"team\":\"platform\",\"env\":\"prod\",\"user\":\"alice@example.com\",\"cost_center\":\"4711\"}"),
+		.params = &body, .pathname = SLICE("/v1/messages"),
+	} };
+	struct json_error why;
+	struct problems p;
+
+	CHECK(body_scan(SLICE("{\"model\":\"claude-opus-5-5\",\"messages\":[{\"role\":\"user\",\"content\":\"go\"}],\"system\":[],\"tools\":[],"
+	    "\"metadata\":{\"user_id\":\"u\"},\"max_tokens\":32000,\"thinking\":{\"type\":\"adaptive\"},\"output_config\":{\"effort\":\"high\"},"
+	    "\"stream\":true}"), &body, &why));
+	problems_init(&p);
+	for (size_t i = 0; i < QUERIES; i++) {
+		r.conditions[i] = condition_compile(slice_of(queries[i]), "", &p);
+		CHECK(r.conditions[i]);
+	}
+	tell("conditions_20_ns", median_ns(choose, &r, 20000));
+	for (size_t i = 0; i < QUERIES; i++)
+		condition_free(r.conditions[i]);
+	problems_free(&p);
+}
+
+/* ---- patterns ---- */
+
+struct matching {
+	struct regex *pattern;
+	struct slice subject;
+};
+
+static void
+match_once(void *arg)
+{
+	const struct matching *m = arg;
+	static volatile enum regex_verdict verdict;
+
+	verdict = regex_match(m->pattern, m->subject);
+	(void)verdict;
+}
+
+static void
+patterns(void)
+{
+	static const char *const exploding[] = {
+		"(?:a+)+[yz]", "(a*)*[yz]", "(?:a|a)*[yz]", "(?:a|aa)+[yz]", "(?:a|ab|b)*[yz]", ".*.*.*.*[yz]", "(.*)(.*)(.*)(.*)[yz]", "a*[yz]",
+		"(a*)\\1\\1\\1[yz]", "(?=(a+))\\1*[yz]", "(?:(?=a*)|(?=a*a)|(?=a*aa))x?[yz]", "(?:a?){50}a{50}[yz]", "a{500,}[yz]",
+		"(?:a{255}|a{254}|a{253}|a{252})[yz]", "((a*)*)*\\1[yz]", "(?:a*?)*?[yz]", "[^yz]*[yz]", "\\s*\\S*[yz]", "(?<!b)a*[yz]",
+		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa[yz]",
+		"(?:[ab]*x|[ab]*y|[ab]*z)", "(x)?(y)?(a*)(b*)\\3\\4[yz]", "(?:\\b|a)*[yz]", "\\b\\b\\b\\b\\b\\b\\b\\b\\b\\b\\b\\b\\b\\b\\b\\b[yz]",
+	};
+	static char subject[REGEX_SUBJECT_BYTES_MAX];
+	double worst = 0;
+
+	for (size_t i = 0; i < sizeof(exploding) / sizeof(*exploding); i++) {
+		struct regex_error why;
+		struct matching m = { .pattern = regex_compile(slice_of(exploding[i]), &why) };
+
+		CHECK(m.pattern);
+		for (size_t n = 64; n <= sizeof(subject); n *= 8)
+			for (size_t kind = 0; kind < 2; kind++) {
+				for (size_t k = 0; k < n; k++)
+					subject[k] = kind && k % 2 ? 'b' : 'a';
+				m.subject = (struct slice){ subject, n };
+				double us = median_ns(match_once, &m, 3) / 1000;
+				worst = us > worst ? us : worst;
+			}
+		regex_free(m.pattern);
+	}
+	tell("pattern_worst_us", worst);
+}
+
+int
+main(void)
+{
+	conditions();
+	patterns();
+	return 0;
+}
