@@ -90,6 +90,12 @@ def figures(bench, whole):
         out[f"health_{name}_ns"] = health.get(name)
     for name in ("scan", "canon"):
         out[f"{name}_gb_per_s"] = min(raw["scan"][name].values()) if "scan" in raw else None
+    policy = raw.get("policy", {})
+    for key, name, divisor in (("conditions_20_us", "conditions_20_ns", 1000), ("pattern_worst_us", "pattern_worst_us", 1),
+                               ("override_1mb_us", "override_1mb_us", 1), ("deep_drop_1mb_us", "deep_drop_1mb_us", 1),
+                               ("state_find_1mb_us", "state_find_1mb_us", 1), ("state_strip_1mb_us", "state_strip_1mb_us", 1),
+                               ("session_beginning_us", "session_beginning_us", 1)):
+        out[key] = round(policy[name] / divisor, 2) if name in policy else None
     for what in ("request", "request_claude_code", "event"):
         for name, key in (("weir", what), ("nginx", f"nginx_{what}")):
             count = raw.get(f"{what}_instructions_{name}")
@@ -166,6 +172,19 @@ def memory_rows(table, whole):
     table.row("exec to first answer, ms", start, start_peer, None, None, "<= 200", start <= 200)
 
 
+def policy_rows(table, out):
+    """What routing's decisions cost alone."""
+    for what, key, limit in (("20 conditions of a config, us", "conditions_20_us", 2),
+                             ("a condition's pattern at its worst, us", "pattern_worst_us", 1000),
+                             ("an override in a 1 MB body, us", "override_1mb_us", None),
+                             ("a deep drop in it, us", "deep_drop_1mb_us", None),
+                             ("state of an account in it, found, us", "state_find_1mb_us", None),
+                             ("the same, left out", "state_strip_1mb_us", None),
+                             ("a conversation by its beginning, us", "session_beginning_us", None)):
+        value = out[key]
+        table.row(what, value, None, None, None, f"<= {limit}" if limit else "", value is not None and value <= limit if limit else None)
+
+
 def ledger_rows(table, out):
     """What the ledger costs alone, without a proxy around it: nginx has none."""
     for what, key, limit in (("admit + settle over 6 meters, processor time, us", "ledger_pair_us", None),
@@ -233,6 +252,7 @@ def table(bench, whole, out):
     t.row("scan of a 1 MB body, GB/s (slowest shape)", out["scan_gb_per_s"], None, None, None, ">= 1", (out["scan_gb_per_s"] or 0) >= 1)
     t.row("canonical digest of a 1 MB body, GB/s (slowest shape)", out["canon_gb_per_s"], None, None, None, ">= 0.5",
           (out["canon_gb_per_s"] or 0) >= 0.5)
+    policy_rows(t, out)
     ledger_rows(t, out)
     health_rows(t, out)
     promise_rows(t, whole)
