@@ -39,13 +39,13 @@ struct params {				/* of a target, with all that it inherits */
 	uint32_t defaults_count, overrides_count;	/* each at most CONFIG_PARAMS_MAX */
 	struct params_path *const *drops;
 	uint32_t drops_count;		/* at most PARAMS_DROPS_MAX */
-};
+};		/* in a list no name comes twice */
 
 struct scratch;
 bool params_apply(const struct body_scan *body, const struct params *params, struct scratch *mem,
     struct slice *out, const char **why) MUST_CHECK;
 	/* The edited body in *out: one text in `mem`, to be scanned like a
-	 * client's own; or the body itself (out->p == body->body.p), when nothing
+	 * client's own (it has no more than SCAN_MEMBERS_MAX members); or the body itself (out->p == body->body.p), when nothing
 	 * changes. false: it does not fit, and *why says so (static). */
 
 #endif

@@ -14,12 +14,15 @@
 #include <string.h>
 
 #include "policy/condition.h"
+#include "policy/config.h"
 #include "policy/js.h"
 #include "policy/json.h"
+#include "policy/params.h"
 #include "policy/regex.h"
 #include "shm/base/buf.h"
+#include "shm/base/scratch.h"
 
-#define TEXTS_MAX 8
+#define TEXTS_MAX 128
 #define ANSWER_BYTES_MAX (1 << 20)
 
 static char *texts[TEXTS_MAX];		/* of the question at hand */
@@ -107,6 +110,81 @@ ask_condition(struct slice question, struct buf *answer)
 	problems_free(&problems);
 }
 
+/* The members of an object of the question. */
+static uint32_t
+params_of(struct slice question, const char *name, struct config_param out[CONFIG_PARAMS_MAX])
+{
+	struct slice object, key, value;
+	struct json_iter it;
+	uint32_t n = 0;
+
+	CHECK(json_get(question, name, &object) && json_iter_object(&it, object));
+	for (; json_next(&it, &key, &value); n++) {
+		CHECK(n < CONFIG_PARAMS_MAX && texts_count + 2 <= TEXTS_MAX);
+		char *plain = malloc(key.n), *raw = malloc(value.n + 1);
+		CHECK(plain && raw);
+		json_unescape(key, plain, key.n);
+		memcpy(raw, value.p, value.n);
+		raw[value.n] = '\0';
+		texts[texts_count++] = plain;
+		texts[texts_count++] = raw;
+		out[n] = (struct config_param){ plain, raw };
+	}
+	return n;
+}
+
+static uint32_t
+paths_of(struct slice question, struct params_path *out[PARAMS_DROPS_MAX], struct problems *p)
+{
+	struct slice list, name, raw;
+	struct json_iter it;
+	uint32_t n = 0;
+
+	CHECK(json_get(question, "drops", &list) && json_iter_array(&it, list));
+	while (json_next(&it, &name, &raw)) {
+		char text[512];
+		size_t text_n = json_unescape(raw, text, sizeof(text));
+
+		CHECK(text_n < sizeof(text) && n < PARAMS_DROPS_MAX);
+		out[n] = params_path_compile((struct slice){ text, text_n }, "drop", p);
+		n += out[n] != NULL;
+	}
+	return n;
+}
+
+static void
+ask_params(struct slice question, struct buf *answer)
+{
+	static struct body_scan scan;
+	struct config_param defaults[CONFIG_PARAMS_MAX], overrides[CONFIG_PARAMS_MAX];
+	struct params_path *drops[PARAMS_DROPS_MAX];
+	struct scratch memory = { .max = ANSWER_BYTES_MAX };
+	struct problems problems;
+	struct slice out;
+	const char *why;
+
+	problems_init(&problems);
+	struct params params = {
+		.defaults = defaults, .defaults_count = params_of(question, "defaults", defaults),
+		.overrides = overrides, .overrides_count = params_of(question, "overrides", overrides),
+		.drops = drops, .drops_count = paths_of(question, drops, &problems),
+	};
+	const struct body_scan *body = body_of(question, &scan);
+	if (problems.count > 0) {
+		add_problems(answer, &problems);
+	} else if (!params_apply(body, &params, &memory, &out, &why)) {
+		buf_add_str(answer, "\"refused\":");
+		buf_add_json(answer, slice_of(why));
+	} else {
+		buf_add_str(answer, "\"body\":");
+		buf_add_json(answer, out);
+	}
+	for (uint32_t i = 0; i < params.drops_count; i++)
+		params_path_free(drops[i]);
+	scratch_reset(&memory);
+	problems_free(&problems);
+}
+
 static void
 ask_js(struct slice question, struct buf *answer)
 {
@@ -128,7 +206,7 @@ static const struct {
 	const char *name;
 	void (*answer)(struct slice question, struct buf *answer);
 } asks[] = {
-	{ "condition", ask_condition }, { "js", ask_js }, { "regex", ask_regex },
+	{ "condition", ask_condition }, { "js", ask_js }, { "params", ask_params }, { "regex", ask_regex },
 };
 
 static void
