@@ -52,10 +52,12 @@ cut_skip(struct cut *c, const char *begin, const char *end)
 void
 cut_item(struct cut *c, struct cut_items *i, const char *start)
 {
-	i->start = start;
 	if (i->gap)
 		cut_skip(c, i->gap, start);
 	i->gap = NULL;
+	i->start = start;
+	i->from = c->from;
+	i->n = c->n;
 }
 
 void
@@ -68,6 +70,8 @@ cut_keep(struct cut_items *i, const char *end)
 void
 cut_drop(struct cut *c, struct cut_items *i, const char *end)
 {
+	c->from = i->from;	/* its inside was copied for nothing */
+	c->n = i->n;
 	if (i->kept)
 		cut_skip(c, i->behind, end);
 	else

@@ -26,7 +26,9 @@ struct cut {
 
 struct cut_items {			/* of an open object or array; = {0} at its bracket */
 	const char *behind;		/* the last item ends here; NULL: there was none */
-	const char *start;		/* of the item at hand */
+	const char *start;		/* of the item at hand ... */
+	const char *from;		/* ... and how far the copy was then */
+	size_t n;
 	const char *gap;		/* what is left out at the front begins here, and ends with the next item */
 	bool kept;			/* some item is not left out */
 };
@@ -36,8 +38,7 @@ void cut_item(struct cut *c, struct cut_items *i, const char *start);
 	/* An item begins: a member's name, an element. */
 void cut_keep(struct cut_items *i, const char *end);
 void cut_drop(struct cut *c, struct cut_items *i, const char *end);
-	/* It has ended, and stays or is left out. Nothing inside of an item that
-	 * is left out may have been. */
+	/* It has ended, and stays or is left out, whatever has been changed in it. */
 void cut_close(struct cut *c, struct cut_items *i);
 	/* There are no more items. */
 void cut_skip(struct cut *c, const char *begin, const char *end);

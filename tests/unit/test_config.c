@@ -108,8 +108,8 @@ add_choice(struct buf *b, const struct config *c, const struct config_node *n)
 		return;
 	if (!n->sticky.enabled)
 		buf_add_str(b, " unsticky");
-	for (uint32_t i = 0; i < n->sticky.hash_fields_count; i++)
-		buf_printf(b, " hash=%s", n->sticky.hash_fields[i].p);
+	if (n->sticky.hash_fields)
+		buf_add_str(b, " hashed");
 	if (n->sticky.ttl_s != 3600)
 		buf_printf(b, " ttl=%u", n->sticky.ttl_s);
 	for (uint32_t i = 0; i < n->count; i++)
@@ -390,7 +390,7 @@ test_modes(void **state)
 		{ "{\"strategy\":{\"mode\":\"loadbalance\",\"sticky\":{\"enabled\":false}},\"targets\":[{}]}",
 		    "config loadbalance unsticky weights=1\nconfig.targets[0] leaf\n" },
 		{ "{\"strategy\":{\"mode\":\"loadbalance\",\"sticky\":{\"hashFields\":[\"metadata.User\",\"params.x\",\"headers.X-Team\"],\"ttl\":60}},"
-		    "\"targets\":[{}]}", "config loadbalance hash=metadata.User hash=params.x hash=headers.x-team ttl=60 weights=1\nconfig.targets[0] leaf\n" },
+		    "\"targets\":[{}]}", "config loadbalance hashed ttl=60 weights=1\nconfig.targets[0] leaf\n" },
 		{ "{\"targets\":[{\"name\":\"a\"},{\"name\":\"b\"},{\"name\":\"c\"},{}],\"strategy\":{\"mode\":\"conditional\",\"conditions\":["
 		    "{\"query\":{\"metadata.env\":{\"$eq\":\"dev\"}},\"then\":\"b\"},{\"query\":{\"params.model\":{\"$regex\":\"opus\"}},\"then\":\"a\"},"
 		    "{\"then\":\"\\u0062\",\"query\":{\"$and\":[{\"metadata.env\":\"x\"}]}}],\"default\":\"c\"}}",
