@@ -233,6 +233,15 @@ def scan(bench):
     return {line["shape"]: line["gb_per_s"] for line in lines}
 
 
+def route(bench):
+    """Nanoseconds of a walk over a config, by name, as bench_route reports them."""
+    done = subprocess.run([bench.tool("bench_route")], capture_output=True, text=True, timeout=120)
+    if done.returncode != 0 or not done.stdout:
+        raise Fault(f"bench_route: exit status {done.returncode}: {done.stderr.strip()[:200]}")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {line["name"]: line["value"] for line in lines}
+
+
 def ledger(bench):
     """Figures of the ledger alone, by name, as bench_ledger reports them: ns, us, ms and ratios."""
     done = subprocess.run([bench.tool("bench_ledger"), str(bench.plan.ledger_rounds)], capture_output=True, text=True, timeout=300)

@@ -85,6 +85,7 @@ def figures(bench, whole):
                                ("ledger_million_unfetched_ratio", "million_ratio_unfetched", 1),
                                ("ledger_million_late_ratio", "million_ratio_late", 1), ("ledger_recovery_ms", "recovery_of_1000", 1)):
         out[key] = round(ledger[name] / divisor, 3) if name in ledger else None
+    out["route_us"] = round(raw["route"]["three_levels_to_the_third"] / 1000, 3) if "route" in raw else None
     out["scan_gb_per_s"] = min(raw["scan"].values()) if "scan" in raw else None
     for what in ("request", "request_claude_code", "event"):
         for name, key in (("weir", what), ("nginx", f"nginx_{what}")):
@@ -218,6 +219,8 @@ def table(bench, whole, out):
     paced_rows(t, whole, out)
     memory_rows(t, whole)
     t.row("scan of a 1 MB body, GB/s (slowest shape)", out["scan_gb_per_s"], None, None, None, ">= 1", (out["scan_gb_per_s"] or 0) >= 1)
+    t.row("route over 3 levels and 20 conditions to a third target, us", out["route_us"], None, None, None, "<= 2",
+          (out["route_us"] or 9) <= 2)
     ledger_rows(t, out)
     promise_rows(t, whole)
     history_rows(t, whole, out)
