@@ -6,6 +6,7 @@
  */
 #include "gateway/reply.h"
 #include "gateway/request.h"
+#include "policy/params.h"
 #include "policy/route.h"
 #include "shm/base/siphash.h"
 #include "shm/metrics.h"
@@ -159,35 +160,27 @@ scan(struct request *r, struct slice body)
 	return STEP_NEXT;
 }
 
-/* Overrides may change what limits and prices look at (max_tokens, tools), so
- * the edited body is made and scanned like a client's own. */
+/* Params may change what limits and prices look at (max_tokens, tools), so the
+ * edited body is made and scanned like a client's own. */
 static enum step
-apply_overrides(struct request *r)
+apply_params(struct request *r)
 {
-	struct slice pieces[2 * SPLICES_MAX + 1];
+	const struct config_target *t = r->target;
+	const struct params params = {
+		.defaults = t->default_params, .defaults_count = t->default_params_count,
+		.overrides = t->override_params, .overrides_count = t->override_params_count,
+		.drops = t->drop_params, .drops_count = t->drop_params_count,
+	};
+	struct slice edited;
+	const char *why;
 
-	if (r->target->override_params_count == 0)
+	if (!t->edits_body)
 		return STEP_NEXT;
-	for (uint32_t i = 0; i < r->target->override_params_count; i++) {
-		const struct config_param *param = &r->target->override_params[i];
-		if (!body_set(r->scan, r->edits, param->name, slice_of(param->raw), &r->body_mem)) {
-			request_refuse(r, &invalid, "override_params.%s does not fit into this request", param->name);
-			return STEP_STOP;
-		}
-	}
-	size_t count = body_pieces(r->scan, r->edits, pieces, sizeof(pieces) / sizeof(*pieces));
-	size_t bytes = body_edited_bytes(r->scan, r->edits);
-	char *edited = scratch_alloc(&r->body_mem, bytes + 1), *at = edited;
-	if (!edited) {
-		request_refuse(r, &invalid, "the body with its overrides is too large");
+	if (!params_apply(r->scan, &params, &r->body_mem, &edited, &why)) {
+		request_refuse(r, &invalid, "the config's params do not fit into this request: %s", why);
 		return STEP_STOP;
 	}
-	for (size_t i = 0; i < count; i++) {
-		memcpy(at, pieces[i].p, pieces[i].n);
-		at += pieces[i].n;
-	}
-	r->edits->count = 0;
-	return scan(r, (struct slice){ edited, bytes });
+	return edited.p == r->scan->body.p ? STEP_NEXT : scan(r, edited);
 }
 
 static enum step
@@ -195,6 +188,11 @@ requested_model(struct request *r)
 {
 	struct slice raw = r->scan->model;
 
+	if (!raw.n && r->target->default_model.n) {
+		r->model_requested = r->target->default_model;
+		r->rec.model_requested = r->model_requested;
+		return STEP_NEXT;
+	}
 	if (!raw.n || !r->scan->model_is_string || raw.n <= 2) {
 		request_refuse(r, &invalid, raw.n ? "model: a non-empty string is expected" : "model: field required");
 		return STEP_STOP;
@@ -297,7 +295,7 @@ resolve_model(struct request *r)
 	r->rec.model = bare;
 	if (resolve_provider(r, slug) == STEP_STOP || check_model_allowed(r) == STEP_STOP)
 		return STEP_STOP;
-	if (slice_eq(r->model, r->model_requested))
+	if (slice_eq(r->model, r->model_requested) && r->scan->model.n)
 		return STEP_NEXT;
 
 	struct buf quoted;
@@ -405,7 +403,7 @@ step_resolve(struct request *r)
 	r->edits->count = 0;
 	if (resolve_metadata(r) == STEP_STOP || resolve_config(r) == STEP_STOP ||
 	    scan(r, (struct slice){ r->body, r->body_n }) == STEP_STOP ||
-	    choose_target(r) == STEP_STOP || requested_model(r) == STEP_STOP || apply_overrides(r) == STEP_STOP ||
+	    choose_target(r) == STEP_STOP || requested_model(r) == STEP_STOP || apply_params(r) == STEP_STOP ||
 	    resolve_model(r) == STEP_STOP || check_numbers(r) == STEP_STOP)
 		return STEP_STOP;
 	r->first_byte_ms = r->target->request_timeout_ms ? r->target->request_timeout_ms :

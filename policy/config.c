@@ -16,6 +16,7 @@
 #include "policy/config_parts.h"
 #include "policy/digest.h"
 #include "policy/params.h"
+#include "policy/session.h"
 
 bool
 config_slug_valid(struct slice slug)
@@ -162,6 +163,7 @@ config_put(struct config *c)
 	for (const struct config_owned *o = c->owned; o; o = o->next) {
 		condition_free(o->condition);
 		params_path_free(o->path);
+		session_fields_free(o->fields);
 	}
 	for (uint32_t i = 0; i < c->targets_count; i++)
 		if (c->targets[i].api_key.p)
@@ -205,11 +207,12 @@ build_lower(struct slice text)
 }
 
 void
-build_own(struct build *b, struct condition *condition, struct params_path *path)
+build_own(struct build *b, struct config_owned what)
 {
 	struct config_owned *o = build_alloc(b, sizeof(*o));
 
-	*o = (struct config_owned){ .next = b->config->owned, .condition = condition, .path = path };
+	*o = what;
+	o->next = b->config->owned;
 	b->config->owned = o;
 }
 

@@ -25,6 +25,7 @@
 
 struct condition;
 struct params_path;
+struct session_fields;
 
 #define CONFIG_BYTES_MAX 262144		/* of an inline config; a header's bound is lower still */
 #define CONFIG_LEVELS_MAX 16		/* targets in targets */
@@ -114,8 +115,7 @@ struct config_target {		/* a leaf. Slices: absent is none; a NUL is behind their
 
 struct config_sticky {		/* of a loadbalance */
 	bool enabled;		/* unless "enabled": false */
-	const struct slice *hash_fields;	/* "metadata.user", "params.x", "headers.x" (lower case); none: the conversation */
-	uint32_t hash_fields_count;
+	const struct session_fields *hash_fields;	/* what keeps requests together; NULL: the conversation */
 	uint32_t ttl_s;		/* as written, 3600 if not: the place is computed and not stored, so it does not run out */
 };
 

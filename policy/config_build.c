@@ -11,9 +11,12 @@
 
 #include "policy/condition.h"
 #include "policy/config_parts.h"
+#include "policy/session.h"
 #include "shm/base/siphash.h"
 
 #define STICKY_TTL_S 3600
+_Static_assert(CONFIG_HASH_FIELDS_MAX <= SESSION_FIELDS_MAX, "session_fields_compile() takes them all");
+
 #define GUESSES_MAX 16		/* names that are looked for, ... */
 #define GUESS_NAMES_MAX 100	/* ... among so many */
 
@@ -91,10 +94,30 @@ seeds_set(struct build *b, const struct config_node *node)
 }
 
 static void
-sticky_set(struct build *b, struct config_sticky *sticky, struct slice object)
+hash_fields_set(struct build *b, uint32_t i, struct slice array)
 {
-	struct slice values[STICKY_FIELDS], none, value;
+	struct slice fields[CONFIG_HASH_FIELDS_MAX], none, value;
 	struct json_iter it;
+	uint32_t n = 0;
+
+	if (!json_iter_array(&it, array))
+		return;
+	while (n < CONFIG_HASH_FIELDS_MAX && json_next(&it, &none, &value))
+		if (value.p[0] == '"')
+			fields[n++] = build_text(b, value);
+	if (n == 0)
+		return;		/* an empty list says as much as none */
+	struct session_fields *compiled = session_fields_compile(fields, n, build_path(b, i, "strategy.sticky.hash_fields"), b->problems);
+	if (compiled)
+		build_own(b, (struct config_owned){ .fields = compiled });
+	b->nodes[i].sticky.hash_fields = compiled;
+}
+
+static void
+sticky_set(struct build *b, uint32_t i, struct slice object)
+{
+	struct config_sticky *sticky = &b->nodes[i].sticky;
+	struct slice values[STICKY_FIELDS];
 	int64_t ttl;
 
 	*sticky = (struct config_sticky){ .enabled = true, .ttl_s = STICKY_TTL_S };
@@ -103,16 +126,8 @@ sticky_set(struct build *b, struct config_sticky *sticky, struct slice object)
 		sticky->enabled = values[STICKY_ENABLED].p[0] == 't';
 	if (values[STICKY_TTL].p && json_to_i64(values[STICKY_TTL], &ttl))
 		sticky->ttl_s = (uint32_t)ttl;
-	if (!values[STICKY_HASH_FIELDS].p || !json_iter_array(&it, values[STICKY_HASH_FIELDS]))
-		return;
-	struct slice *fields = build_alloc(b, CONFIG_HASH_FIELDS_MAX * sizeof(*fields));
-	while (json_next(&it, &none, &value) && sticky->hash_fields_count < CONFIG_HASH_FIELDS_MAX)
-		if (value.p[0] == '"')
-			fields[sticky->hash_fields_count++] = build_text(b, value);
-	for (uint32_t i = 0; i < sticky->hash_fields_count; i++)
-		if (slice_starts(fields[i], SLICE("headers.")))
-			build_lower(fields[i]);
-	sticky->hash_fields = fields;
+	if (values[STICKY_HASH_FIELDS].p)
+		hash_fields_set(b, i, values[STICKY_HASH_FIELDS]);
 }
 
 static void
@@ -127,7 +142,7 @@ loadbalance_set(struct build *b, uint32_t i, const struct slice *strategy)
 	}
 	if (sum <= 0 && node->count > 0)
 		build_problem(b, i, "targets", "all weights are 0: none of them would ever be chosen");
-	sticky_set(b, &node->sticky, strategy[STRATEGY_STICKY]);
+	sticky_set(b, i, strategy[STRATEGY_STICKY]);
 	seeds_set(b, node);
 }
 
@@ -220,7 +235,7 @@ condition_set(struct build *b, uint32_t i, uint32_t place, struct slice object, 
 	struct condition *query = condition_compile(values[CONDITION_QUERY], build_path(b, i, field), b->problems);
 	if (!query)
 		return false;
-	build_own(b, query, NULL);
+	build_own(b, (struct config_owned){ .condition = query });
 	out->query = query;
 	return out->child != CONFIG_NOWHERE;
 }

@@ -29,7 +29,6 @@ enum kind {
 	MODE,		/* strategy.mode */
 	CACHING,	/* cache.mode */
 	HEADER,		/* name of one that may be forwarded */
-	HASHED,		/* "metadata.x" */
 	PARAMS,		/* body members: override_params */
 	OPEN,		/* an object whose content is not ours */
 	FREE,		/* string or object: an inline provider's setting, a guardrail */
@@ -66,7 +65,7 @@ const struct config_shape config_shape_condition = SHAPE(condition_fields, CONDI
 
 static const struct field sticky_fields[] = {
 	[STICKY_ENABLED] = { .name = "enabled", .kind = BOOLEAN },
-	[STICKY_HASH_FIELDS] = { .name = "hash_fields", .kind = ARRAY, .element = HASHED, .max = CONFIG_HASH_FIELDS_MAX },
+	[STICKY_HASH_FIELDS] = { .name = "hash_fields", .kind = ARRAY, .element = STRING, .max = CONFIG_HASH_FIELDS_MAX },
 	[STICKY_TTL] = { .name = "ttl", .kind = INTEGER, .min = 1, .max = INT32_MAX },
 };
 const struct config_shape config_shape_sticky = SHAPE(sticky_fields, STICKY_FIELDS);
@@ -468,26 +467,6 @@ check_header(struct walk *w, struct slice raw)
 }
 
 static void
-check_hashed(struct walk *w, struct slice raw)
-{
-	static const char *const sources[] = { "metadata.", "params.", "headers." };
-	char text[CONFIG_NAME_BYTES_MAX + 1];
-	size_t n = json_unescape(raw, text, sizeof(text));
-
-	for (size_t i = 0; i < 3 && n < sizeof(text); i++) {
-		struct slice source = slice_of(sources[i]), rest;
-
-		if (n <= source.n || !slice_starts((struct slice){ text, n }, source))
-			continue;
-		rest = (struct slice){ text + source.n, n - source.n };
-		if (i == 2 ? is_token(rest) : !has_control(rest))
-			return;
-	}
-	problem_add(w->problems, path_of(w), "must be \"metadata.NAME\", \"params.NAME\" or \"headers.NAME\" of at most %d bytes",
-	    CONFIG_NAME_BYTES_MAX);
-}
-
-static void
 check_weight(struct walk *w, struct slice value)
 {
 	/* A number stands inside of an object: strtod() ends at what follows it. */
@@ -606,8 +585,6 @@ check_value(struct walk *w, const struct field *f, enum kind kind, struct slice 
 		problem_add(w->problems, path_of(w), "must be \"simple\" or \"semantic\"");
 	else if (kind == HEADER)
 		check_header(w, value);
-	else if (kind == HASHED)
-		check_hashed(w, value);
 	else if (kind == PARAMS)
 		check_params(w, value);
 }

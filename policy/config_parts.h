@@ -21,6 +21,7 @@ struct config_owned {		/* what the scratch does not hold */
 	struct config_owned *next;
 	struct condition *condition;	/* one of them */
 	struct params_path *path;
+	struct session_fields *fields;
 };
 
 struct level {			/* a config object */
@@ -46,7 +47,7 @@ void *build_alloc(struct build *b, size_t n);
 	/* Zeroed; lives as long as the config. Never NULL. */
 struct slice build_text(struct build *b, struct slice raw);
 	/* The text of a raw JSON string, with a NUL behind it; none of none. */
-void build_own(struct build *b, struct condition *condition, struct params_path *path);
+void build_own(struct build *b, struct config_owned what);
 	/* Freed with the config. */
 void build_problem(struct build *b, uint32_t node, const char *field, const char *fmt, ...) PRINTF_LIKE(4, 5);
 	/* `field` below the node: "strategy.default"; "": the node itself. */

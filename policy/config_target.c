@@ -88,11 +88,13 @@ drops_take(struct build *b, uint32_t node, struct slice array, struct config_tar
 	for (uint32_t i = 0; json_next(&it, &none, &value); i++) {
 		snprintf(field, sizeof(field), "drop_params[%u]", i);
 		struct slice text = value.p[0] == '"' ? build_text(b, value) : SLICE_NONE;
+		if (slice_eq(text, SLICE("model")))
+			build_problem(b, node, field, "the model cannot be dropped: a request names one");
 		struct params_path *path = text.p ? params_path_compile(text, build_path(b, node, field), b->problems) : NULL;
 
 		if (!path)
 			continue;
-		build_own(b, NULL, path);
+		build_own(b, (struct config_owned){ .path = path });
 		paths[t->drop_params_count++] = path;
 	}
 }

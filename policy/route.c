@@ -109,7 +109,7 @@ chooser(const struct config_node *node, const struct route_facts *f)
 
 	if (node->sticky.enabled && f->session)
 		memcpy(id, f->session, sizeof(id));
-	if (node->sticky.enabled && node->sticky.hash_fields_count > 0 && f->identify) {
+	if (node->sticky.enabled && node->sticky.hash_fields && f->identify) {
 		uint64_t fields[2];
 
 		if (f->identify(f->arg, &node->sticky, fields))
@@ -286,9 +286,9 @@ describe_choice(struct route_walk *w, const struct route_facts *f, const struct 
 		buf_printf(out, " (%u left out)", left_out);
 	if (f->preferred < w->config->targets_count && preferred_child(w, f, node_at(w, child)->parent) == child)
 		buf_add_str(out, ", where the conversation's state is");
-	else if (!node->sticky.enabled || (!f->session && node->sticky.hash_fields_count == 0))
+	else if (!node->sticky.enabled || (!f->session && !node->sticky.hash_fields))
 		buf_add_str(out, ", by chance");
-	else if (node->sticky.hash_fields_count > 0 && f->identify && f->identify(f->arg, &node->sticky, fields))
+	else if (node->sticky.hash_fields && f->identify && f->identify(f->arg, &node->sticky, fields))
 		buf_add_str(out, ", by its hash_fields");
 	else
 		buf_add_str(out, f->session ? ", by the conversation" : ", by chance");

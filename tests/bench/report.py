@@ -96,6 +96,7 @@ def figures(bench, whole):
                                ("state_find_1mb_us", "state_find_1mb_us", 1), ("state_strip_1mb_us", "state_strip_1mb_us", 1),
                                ("session_beginning_us", "session_beginning_us", 1)):
         out[key] = round(policy[name] / divisor, 2) if name in policy else None
+    out["route_us"] = round(raw["route"]["three_levels_to_the_third"] / 1000, 3) if "route" in raw else None
     for what in ("request", "request_claude_code", "event"):
         for name, key in (("weir", what), ("nginx", f"nginx_{what}")):
             count = raw.get(f"{what}_instructions_{name}")
@@ -253,6 +254,8 @@ def table(bench, whole, out):
     t.row("canonical digest of a 1 MB body, GB/s (slowest shape)", out["canon_gb_per_s"], None, None, None, ">= 0.5",
           (out["canon_gb_per_s"] or 0) >= 0.5)
     policy_rows(t, out)
+    t.row("route over 3 levels and 20 conditions to a third target, us", out["route_us"], None, None, None, "<= 2",
+          (out["route_us"] or 9) <= 2)
     ledger_rows(t, out)
     health_rows(t, out)
     promise_rows(t, whole)

@@ -125,7 +125,7 @@ test('C41 every error of weir has the envelope, its id in the header, and nothin
 	assert.equal(ids.size, cases.length, 'ids are unique');
 	const metadata = JSON.parse((await world.ask(cases[4][0])).body).error.message;
 	assert.match(metadata, /x-portkey-metadata/);
-	assert.match(JSON.parse((await world.ask(cases[6][0])).body).error.message, /not yet supported/);
+	assert.match(JSON.parse((await world.ask(cases[6][0])).body).error.message, /targets: must have a target/);
 });
 
 test('C43 a provider that is down, or away: a JSON error in time, nothing billed', async () => {

@@ -84,14 +84,39 @@ test('a model that the provider does not offer is 404, with its name', async () 
 });
 
 test('what a later version does is refused by name, what nobody knows too', async () => {
-	for (const [config, words] of [['{"strategy":{"mode":"fallback"},"targets":[{"provider":"@second"},{"provider":"@anthropic"}]}', /not yet supported/],
-		['{"retry":{"attempts":3}}', /retry.*not yet supported/], ['{"cache":{"mode":"simple"}}', /cache.*not yet supported/],
+	for (const [config, words] of [['{"strategy":{"mode":"fallback"},"targets":[{"provider":"@second"},{"provider":"@nobody"}]}', /targets\[1\]: there is no provider "nobody"/],
+		['{"retry":{"attempts":9}}', /retry\.attempts: must be a whole number from 0 to 5/], ['{"cache":{}}', /cache: needs "mode"/],
+		['{"prompt_id":"p"}', /prompt_id: not yet supported/], ['{"custom_host":"http://127.0.0.1:1"}', /custom_host: Invalid custom host/],
+		['{"strategy":{"mode":"conditional","conditions":[{"query":{"metadata.a":"b"},"then":"x"}]},"targets":[{"name":"y"}]}', /no target has the name "x"/],
+		['{"strategy":{"mode":"conditional","conditions":[{"query":{"metadata.a":"b"},"then":"y"}]},"targets":[{"name":"y"}]}', /Query router did not resolve to any valid target/],
 		['{"input_guardrails":["g"]}', /input_guardrails.*not yet supported/], ['{"colour":"red"}', /colour/], ['{"override_params":7}', /override_params/],
 		['{"provider":"@nobody"}', /nobody/], ['{', /x-portkey-config/], ['[]', /./], ['pc-none', /pc-none/], ['{"request_timeout":"soon"}', /request_timeout/]]) {
 		const { answer, to } = await route([['x-portkey-config', config]]);
 		assert.match(refused(answer, 400, 'invalid_request_error'), words, config);
 		assert.equal(to, null, config);
 	}
+});
+
+test('the first target of each mode: by order, by the request, by weight', async () => {
+	const to = async (config, body) => (await route([['x-portkey-config', JSON.stringify(config)], ['x-portkey-metadata', '{"env":"dev"}']], body)).to;
+	const both = [{ name: 'a', provider: '@second' }, { name: 'b', provider: '@anthropic' }];
+	const rules = [{ query: { 'metadata.env': 'prod' }, then: 'a' }, { query: { 'params.model': { $regex: '^claude-haiku' } }, then: 'a' }];
+	assert.equal(await to({ strategy: { mode: 'fallback' }, targets: both }), 'second');
+	assert.equal(await to({ targets: both }), 'second');
+	assert.equal(await to({ strategy: { mode: 'conditional', conditions: rules, default: 'b' }, targets: both }, { model: 'claude-haiku-5-5' }), 'second');
+	assert.equal(await to({ strategy: { mode: 'conditional', conditions: rules, default: 'b' }, targets: both }, { model: 'claude-sonnet-5-5' }), 'first');
+	assert.equal(await to({ strategy: { mode: 'loadbalance' }, targets: [{ ...both[0], weight: 0 }, { ...both[1], weight: 3 }] }), 'first');
+	assert.equal(await to({ provider: 'anthropic' }), 'first');
+});
+
+test('a target\'s defaults, overrides and drops, in this order; a model that the client leaves out', async () => {
+	const config = { provider: '@second', default_params: { model: 'claude-opus-5-5', max_tokens: 5, top_k: 7 }, override_params: { temperature: 0.5 },
+		drop_params: ['metadata.user_id', 'stop_sequences[*]'] };
+	const body = '{"messages":[{"role":"user","content":"hi"}],"max_tokens": 1024,"metadata":{"user_id":"u","x":1},"stop_sequences":["a","b"]}';
+	const { answer, sent } = await route([['x-portkey-config', JSON.stringify(config)]], body);
+	assert.equal(answer.status, 200);
+	assert.deepEqual(sent, { messages: [{ role: 'user', content: 'hi' }], max_tokens: 1024, metadata: { x: 1 }, stop_sequences: [], top_k: 7, temperature: 0.5,
+		model: 'claude-opus-5-5' });
 });
 
 test('a key\'s config applies, and a locked one cannot be replaced', async () => {

@@ -75,7 +75,7 @@ is_usable(void *arg, const struct config_target *t)
 static void
 walk(const struct config *c, uint64_t mask)
 {
-	static const struct slice body = { "{\"model\":\"claude-x\",\"max_tokens\":1}", 35 };
+	const struct slice body = SLICE("{\"model\":\"claude-x\",\"max_tokens\":1}");
 	const uint64_t session[2] = { mask, c->nodes_count };
 	struct body_scan scan;
 	struct json_error why;

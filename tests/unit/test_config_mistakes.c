@@ -91,6 +91,7 @@ test_more_values(void **state)
 	static const struct row rows[] = {
 		{ "{\"drop_params\":\"a\"}", "drop_params: must be an array, not a string\n" },
 		{ "{\"drop_params\":[1]}", "drop_params[0]: must be a string, not a number\n" },
+		{ "{\"drop_params\":[\"model\"]}", "drop_params[0]: the model cannot be dropped: a request names one\n" },
 		{ "{\"targets\":[]}", "targets: must have a target\n" },
 		{ "{\"targets\":{}}", "targets: must be an array, not an object\n" },
 		{ "{\"targets\":[1]}", "targets[0]: must be an object, not a number\n" },
@@ -158,19 +159,6 @@ test_forward_headers(void **state)
 	}
 }
 
-static void
-test_hash_fields(void **state)
-{
-	(void)state;
-	static const char *const names[] = { "", "metadata", "metadata.", "params.", "headers.", "header.x", "headers.a b", "x.metadata.y", "params.a\\n" };
-	char json[256];
-
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		snprintf(json, sizeof(json), "{\"strategy\":{\"mode\":\"loadbalance\",\"sticky\":{\"hash_fields\":[\"%s\"]}},\"targets\":[{}]}", names[i]);
-		refuse(json, "strategy.sticky.hash_fields[0]: must be \"metadata.NAME\", \"params.NAME\" or \"headers.NAME\" of at most 128 bytes\n");
-	}
-}
-
 /* What belongs together, and what does not. */
 static void
 test_objects(void **state)
@@ -235,6 +223,8 @@ test_compiled_parts(void **state)
 		{ "{\"strategy\":{\"mode\":\"conditional\",\"conditions\":[{\"query\":{\"metadata.a\":\"b\"},\"then\":\"x\"},"
 		    "{\"query\":{\"metadata.a\":{\"$regex\":\"(\"}},\"then\":\"x\"}]}," X, "strategy.conditions[1].query" },
 		{ "{\"targets\":[{},{\"drop_params\":[\"a\",\"b[\"]}]}", "targets[1].drop_params[1]: " },
+		{ "{\"strategy\":{\"mode\":\"loadbalance\",\"sticky\":{\"hash_fields\":[\"metadata.a\",\"header.x\"]}},\"targets\":[{}]}",
+		    "strategy.sticky.hash_fields[1]: " },
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -458,7 +448,6 @@ main(void)
 		cmocka_unit_test(test_values),
 		cmocka_unit_test(test_more_values),
 		cmocka_unit_test(test_forward_headers),
-		cmocka_unit_test(test_hash_fields),
 		cmocka_unit_test(test_objects),
 		cmocka_unit_test(test_compiled_parts),
 		cmocka_unit_test(test_control_characters_stay_out_of_messages),
