@@ -8,6 +8,27 @@
 #include "shm/table.h"
 #include "tests/race/books.h"
 
+/* A hold that a move closed holds what will be paid, of a request that was sent. */
+static void
+audit_closed(const struct inflight *e)
+{
+	uint64_t status = word_get(&e->status), holds = word_get(&e->holds);
+
+	for (uint64_t i = 0; i < holds && i < CHARGES_MAX; i++) {
+		const struct shm_hold *h = &e->hold[i];
+		const struct book_meter *m = &book_meter[book_number((struct meter_id){ word_get(&h->id_hi), word_get(&h->id_lo) })];
+		int64_t raw = m->kind == METER_BUCKET ? BOOK_WINDOW_NS / m->limit : 1;
+
+		if (!(atomic_load(&h->what) & HOLD_CLOSED))
+			continue;
+		if ((status & INFLIGHT_STATE) == INFLIGHT_ADMITTED || status & INFLIGHT_CANCEL)
+			book_fail("a closed hold of a request that was not sent", (int64_t)status, INFLIGHT_SENT);
+		book_equal("held by a closed hold", (int64_t)word_get(&h->amount), (int64_t)word_get(&h->units) * raw);
+		if (word_get(&h->units) == 0)
+			book_fail("a closed hold of nothing", 0, 1);
+	}
+}
+
 /* Each page is in use, in the free list, or was never used; none is lost. */
 static void
 audit_pages(const struct arena *a, uint32_t worker)
@@ -16,8 +37,12 @@ audit_pages(const struct arena *a, uint32_t worker)
 	const struct inflight *pages = layout_pages(a, worker);
 	uint64_t fresh = word_get(&w->page_fresh), busy = 0, listed = 0;
 
-	for (uint64_t i = 0; i < fresh; i++)
-		busy += (word_get(&pages[i].status) & INFLIGHT_STATE) != INFLIGHT_FREE;
+	for (uint64_t i = 0; i < fresh; i++) {
+		if ((word_get(&pages[i].status) & INFLIGHT_STATE) == INFLIGHT_FREE)
+			continue;
+		busy++;
+		audit_closed(&pages[i]);
+	}
 	for (uint64_t at = word_get(&w->page_first); at != 0; at = pages[at - 1].next) {
 		book_equal("state of a page in the free list", (int64_t)(word_get(&pages[at - 1].status) & INFLIGHT_STATE),
 		    INFLIGHT_FREE);

@@ -5,6 +5,9 @@
  * UNKNOWN) and again when the request ends; book_orphan() does what the
  * gateway does for a dead worker. Nothing costs more than was held for it, so
  * no limit is ever passed.
+ *
+ * What a request holds is a struct plan. Before it moves its draft has two, as it
+ * is and as it would be: whoever dies in the move, the ring has one of them.
  */
 #include "tests/race/books.h"
 
@@ -16,19 +19,31 @@
 
 enum fate { UNKNOWN, BOOKED, CANCELLED, ORPHAN_BOOKED, ORPHAN_CANCELLED, RESET };
 
+/* By meter; sets are masks of bits. */
+struct plan {
+	uint32_t charged, closed;
+	int32_t units[BOOK_METERS];	/* asked for; closed: to be paid */
+	int32_t held[BOOK_METERS];	/* as the ring will say */
+	int32_t base[BOOK_METERS];	/* used before it was charged */
+};
+
 struct written_record {
 	uint64_t check;			/* of the rest: a torn record shows */
 	uint64_t number;
 	uint32_t worker, fate;
 	int64_t cost_nusd, tokens;
-	int64_t units[BOOK_METERS];	/* asked for; 0: not charged */
-	int64_t taken[BOOK_METERS];	/* held */
+	uint64_t plans;
+	struct plan plan[2];
 	char filler[96];
 };
 
 _Static_assert(sizeof(struct written_record) % 8 == 0, "summed by words");
 
 #define MANY (INT64_MAX / 4)
+#define LOADS_MAX 1000	/* rounds: others evict meanwhile */
+#define MOVES_MAX 2	/* with one more before it was sent: all that it held has room in a page */
+
+_Static_assert((MOVES_MAX + 1) * BOOK_CHARGES <= CHARGES_MAX, "what is closed, and what is charged");
 
 /* Windows are multiples of limits, so that units add up exactly. */
 const struct book_meter book_meter[BOOK_METERS] = {
@@ -211,26 +226,55 @@ level_of(const struct book_store *s, const struct charge *c)
 	}
 }
 
+static void
+load(struct booking *b, struct charge *c)
+{
+	uint64_t evictions = ledger_evictions(b->arena);
+	struct level level = level_of(b->store, c);
+
+	around(b);
+	enum load_result result = ledger_load(b->arena, b->worker, c, &level, evictions, b->now);
+	around(b);
+	if (result == LOAD_FULL)
+		book_fail("a load, as there are rows enough", result, LOAD_DONE);
+}
+
 static enum ledger_verdict
 admit(struct booking *b, struct charge *c, uint32_t n, struct demand *d, struct inflight **e)
 {
 	struct refusal why;
 
-	for (uint32_t rounds = 0; rounds < 1000; rounds++) {
+	for (uint32_t rounds = 0; rounds < LOADS_MAX; rounds++) {
 		around(b);
 		enum ledger_verdict verdict = ledger_admit(b->arena, b->worker, c, n, d, b->now, e, &why);
 		around(b);
 		if (verdict != LEDGER_UNKNOWN)
 			return verdict;
-		uint64_t evictions = ledger_evictions(b->arena);
-		struct level level = level_of(b->store, &c[why.charge]);
-		around(b);
-		enum load_result result = ledger_load(b->arena, b->worker, &c[why.charge], &level, evictions, b->now);
-		around(b);
-		if (result == LOAD_FULL)
-			book_fail("a load, as there are rows enough", result, LOAD_DONE);
+		load(b, &c[why.charge]);
 	}
-	book_fail("rounds of loading", 1000, 0);
+	book_fail("rounds of loading", LOADS_MAX, 0);
+}
+
+/* A request that was admitted. */
+struct running {
+	struct inflight *e;
+	struct charge c[BOOK_CHARGES];
+	uint32_t n;
+	int64_t money, tokens;		/* that may be used in all */
+};
+
+static void
+plan_charge(struct plan *p, uint32_t meter, int64_t units)
+{
+	p->charged |= 1u << meter;
+	p->units[meter] += (int32_t)units;
+	p->held[meter] += book_meter[meter].mode == MODE_POSTPAID ? 0 : (int32_t)units;
+}
+
+static int64_t
+units_of(const struct charge *c, int64_t demand)
+{
+	return c->fixed + (c->slope_milli > 0 ? demand : 0);
 }
 
 static void
@@ -239,15 +283,55 @@ describe(struct booking *b, const struct charge *c, uint32_t n, const struct dem
 	memset(r, 0, sizeof(*r));
 	r->number = b->number++;
 	r->worker = b->worker;
+	r->plans = 1;
 	memset(r->filler, (int)(r->number % 251), sizeof(r->filler));
 	for (uint32_t i = 0; i < n; i++) {
-		uint32_t meter = book_number(c[i].id);
-		int64_t units = c[i].fixed + (c[i].slope_milli > 0 ? d->granted : 0);
+		int64_t units = units_of(&c[i], d->granted);
 
-		r->units[meter] += units;
-		r->taken[meter] += c[i].taken;
+		plan_charge(&r->plan[0], book_number(c[i].id), units);
 		book_equal("what was taken", c[i].taken, c[i].mode == MODE_POSTPAID ? 0 : units);
 	}
+}
+
+/* What is paid for a meter in the end, if that is when so much has been used. */
+static int64_t
+amount_of(const struct plan *p, uint32_t meter, int64_t cost_nusd, int64_t tokens)
+{
+	enum meter_unit unit = book_meter[meter].unit;
+
+	if (p->closed >> meter & 1 || unit == UNIT_REQUESTS)
+		return p->units[meter];
+	return (unit == UNIT_NUSD ? cost_nusd : tokens) - p->base[meter];
+}
+
+/* With other charges from now on. */
+static struct plan
+plan_move(const struct written_record *r, bool sent, const struct charge *c, uint32_t n, int64_t demand)
+{
+	const struct plan *was = &r->plan[0];
+	struct plan p = { 0 };
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t meter = book_number(c[i].id);
+		int64_t used = book_meter[meter].unit == UNIT_NUSD ? r->cost_nusd : r->tokens, already = 0;
+
+		if (!(p.charged >> meter & 1) && book_meter[meter].unit != UNIT_REQUESTS) {
+			if ((was->charged | was->closed) >> meter & 1)
+				already = amount_of(was, meter, r->cost_nusd, r->tokens);
+			p.base[meter] = (int32_t)(used - already);
+		}
+		plan_charge(&p, meter, already + units_of(&c[i], demand));
+	}
+	for (uint32_t meter = 0; sent && meter < BOOK_METERS; meter++) {
+		int64_t amount = amount_of(was, meter, r->cost_nusd, r->tokens);
+
+		if (!((was->charged | was->closed) >> meter & 1) || p.charged >> meter & 1 || amount == 0 ||
+		    book_meter[meter].kind == METER_CONCURRENCY)
+			continue;
+		p.closed |= 1u << meter;
+		p.units[meter] = p.held[meter] = (int32_t)amount;
+	}
+	return p;
 }
 
 static void
@@ -261,29 +345,35 @@ write_record(struct booking *b, struct inflight *e, struct written_record *r, en
 	around(b);
 }
 
-static void
-write_metered(struct booking *b, struct inflight *e, int64_t cost, int64_t tokens)
+static struct metered
+metered_of(int64_t cost, int64_t tokens)
 {
-	struct metered m = {
+	return (struct metered){
 		.tokens = { cost, cost, cost, cost, cost, cost, cost, cost },
 		.total_tokens = tokens,
 		.cost_nusd = cost,
 	};
+}
+
+static void
+write_metered(struct booking *b, struct inflight *e, int64_t cost, int64_t tokens)
+{
+	struct metered m = metered_of(cost, tokens);
 
 	around(b);
 	inflight_metered(e, &m);
 	around(b);
 }
 
-/* What can be used without passing a limit: the smallest hold in that unit. */
+/* What can be used without passing a limit: the smallest amount in that unit. */
 static int64_t
-smallest_hold(const struct charge *c, uint32_t n, enum meter_unit unit)
+smallest_amount(const struct charge *c, uint32_t n, enum meter_unit unit, int64_t demand)
 {
 	int64_t least = 1000;
 
 	for (uint32_t i = 0; i < n; i++)
-		if (c[i].unit == unit && c[i].mode != MODE_POSTPAID && c[i].taken < least)
-			least = c[i].taken;
+		if (c[i].unit == unit && c[i].mode != MODE_POSTPAID && units_of(&c[i], demand) < least)
+			least = units_of(&c[i], demand);
 	return least;
 }
 
@@ -307,46 +397,104 @@ end(struct booking *b, struct inflight *e, bool settle, bool with_record, const 
 	}
 }
 
-static enum booked
-run(struct booking *b, struct inflight *e, const struct charge *c, uint32_t n, struct written_record *r)
+/* At another target: with some charges of before, and others. If that has no room
+ * it goes on where it is. */
+static void
+move(struct booking *b, struct written_record *r, bool sent, struct running *run)
 {
-	int64_t money = smallest_hold(c, n, UNIT_NUSD), tokens = smallest_hold(c, n, UNIT_TOKENS);
+	struct metered used = metered_of(r->cost_nusd, r->tokens);
+	struct charge c[BOOK_CHARGES];
+	uint32_t n = choose(b, c), kept = (uint32_t)book_draw(&b->random, run->n + 1);
+	struct demand d = { .most = 1 + (int64_t)book_draw(&b->random, 100), .share = 1 };
+	enum ledger_verdict verdict = LEDGER_UNKNOWN;
+	struct refusal why;
 
-	write_record(b, e, r, UNKNOWN);
+	d.floor = d.most;	/* not lowered: what it will hold must be known before */
+	for (uint32_t i = 0; i < n && i < kept; i++)
+		c[i] = run->c[i];
+	for (uint32_t rounds = 0; verdict == LEDGER_UNKNOWN; rounds++) {
+		r->plan[1] = plan_move(r, sent, c, n, d.most);
+		r->plans = 2;
+		write_record(b, run->e, r, UNKNOWN);
+		around(b);
+		verdict = ledger_move(b->arena, b->worker, &run->e, &used, c, n, &d, b->now, &why);
+		around(b);
+		if (verdict == LEDGER_UNKNOWN)
+			load(b, &c[why.charge]);
+		if (rounds == LOADS_MAX)
+			book_fail("rounds of loading", rounds, 0);
+	}
+	r->plans = 1;
+	if (verdict == LEDGER_REFUSED)
+		return;
+	book_equal("a move, as neither pages nor rows can be missing", verdict, LEDGER_ADMITTED);
+	r->plan[0] = r->plan[1];
+	write_record(b, run->e, r, UNKNOWN);
+	memcpy(run->c, c, sizeof(c));
+	run->n = n;
+	run->money = r->cost_nusd + smallest_amount(c, n, UNIT_NUSD, d.most);
+	run->tokens = r->tokens + smallest_amount(c, n, UNIT_TOKENS, d.most);
+	b->moves++;
+}
+
+/* Something is used; nothing, now and then. */
+static void
+use(struct booking *b, struct written_record *r, const struct running *run)
+{
+	for (uint64_t i = book_draw(&b->random, 3); i > 0; i--) {
+		r->cost_nusd += (int64_t)book_draw(&b->random, (uint64_t)(run->money - r->cost_nusd) + 1);
+		r->tokens += (int64_t)book_draw(&b->random, (uint64_t)(run->tokens - r->tokens) + 1);
+		write_metered(b, run->e, r->cost_nusd, r->tokens);
+	}
+}
+
+static bool
+wants_to_move(struct booking *b)
+{
+	return b->restless || book_draw(&b->random, 4) == 0;
+}
+
+static enum booked
+run(struct booking *b, struct running *run, struct written_record *r)
+{
+	write_record(b, run->e, r, UNKNOWN);
+	if (book_draw(&b->random, 2) == 0 && wants_to_move(b))
+		move(b, r, false, run);
 	if (book_draw(&b->random, 8) == 0) {
 		bool with_record = book_draw(&b->random, 2) == 0;
 
-		write_record(b, e, r, CANCELLED);
-		return end(b, e, false, with_record, r);
+		write_record(b, run->e, r, CANCELLED);
+		return end(b, run->e, false, with_record, r);
 	}
 	around(b);
-	inflight_sent(e);
+	inflight_sent(run->e);
 	around(b);
-	for (uint64_t i = book_draw(&b->random, 4); i > 0; i--) {
-		r->cost_nusd += (int64_t)book_draw(&b->random, (uint64_t)(money - r->cost_nusd) + 1);
-		r->tokens += (int64_t)book_draw(&b->random, (uint64_t)(tokens - r->tokens) + 1);
-		write_metered(b, e, r->cost_nusd, r->tokens);
+	use(b, r, run);
+	for (int i = 0; i < MOVES_MAX && wants_to_move(b); i++) {
+		move(b, r, true, run);
+		use(b, r, run);
 	}
-	write_record(b, e, r, BOOKED);
-	return end(b, e, true, true, r);
+	write_record(b, run->e, r, BOOKED);
+	return end(b, run->e, true, true, r);
 }
 
 enum booked
 book_request(struct booking *b)
 {
-	struct charge c[BOOK_CHARGES];
-	uint32_t n = choose(b, c);
+	struct running now;
 	struct demand d = { .most = 1 + (int64_t)book_draw(&b->random, 1000), .share = 8 };
 	struct written_record r;
-	struct inflight *e;
 
+	now.n = choose(b, now.c);
 	d.floor = (int64_t)book_draw(&b->random, 200);
-	enum ledger_verdict verdict = admit(b, c, n, &d, &e);
+	enum ledger_verdict verdict = admit(b, now.c, now.n, &d, &now.e);
 	if (verdict == LEDGER_REFUSED)
 		return BOOK_REFUSED;
 	book_equal("admission, as neither pages nor rows can be missing", verdict, LEDGER_ADMITTED);
-	describe(b, c, n, &d, &r);
-	return run(b, e, c, n, &r);
+	describe(b, now.c, now.n, &d, &r);
+	now.money = smallest_amount(now.c, now.n, UNIT_NUSD, d.granted);
+	now.tokens = smallest_amount(now.c, now.n, UNIT_TOKENS, d.granted);
+	return run(b, &now, &r);
 }
 
 void
@@ -375,9 +523,9 @@ book_orphan(char *record, uint32_t *bytes, const struct metered *m, enum infligh
 enum reset_result
 book_reset(struct booking *b, uint32_t meter)
 {
-	struct written_record r = { .number = b->number++, .worker = b->worker, .fate = RESET };
+	struct written_record r = { .number = b->number++, .worker = b->worker, .fate = RESET, .plans = 1 };
 
-	r.units[meter] = 1;
+	r.plan[0].charged = 1u << meter;
 	r.check = checksum(&r);
 	return ledger_reset(b->arena, book_id(meter), (const char *)&r, sizeof(r), b->now);
 }
@@ -408,11 +556,9 @@ book_now(const struct book *b)
 
 /* What the ring must say of a meter, if the record says this. */
 static int64_t
-amount_of(const struct book_meter *m, const struct written_record *r, int64_t units)
+booked_of(const struct written_record *r, const struct plan *p, uint32_t meter)
 {
-	if (r->fate != BOOKED && r->fate != ORPHAN_BOOKED)
-		return 0;
-	return m->unit == UNIT_NUSD ? r->cost_nusd : m->unit == UNIT_TOKENS ? r->tokens : units;
+	return r->fate == BOOKED || r->fate == ORPHAN_BOOKED ? amount_of(p, meter, r->cost_nusd, r->tokens) : 0;
 }
 
 static void
@@ -439,26 +585,42 @@ book_charge(struct book_accounts *to, uint32_t meter, const struct ring_charge *
 		l->spent += c->amount;
 }
 
+/* Whether the request ended as planned. */
+static bool
+is_by_plan(const struct ring_item *item, const struct written_record *r, const struct plan *p)
+{
+	uint32_t seen = 0;
+
+	for (uint32_t i = 0; i < item->charges; i++) {
+		uint32_t meter = book_number(item->charge[i].id);
+
+		if (item->charge[i].held != p->held[meter] || item->charge[i].amount != booked_of(r, p, meter))
+			return false;
+		seen |= 1u << meter;
+	}
+	return seen == (p->charged | p->closed);
+}
+
 static void
 read_charges(struct book_accounts *to, const struct ring_item *item, const struct written_record *r)
 {
-	uint32_t seen = 0, want = 0;
+	const struct plan *p = &r->plan[r->plans == 2 && !is_by_plan(item, r, &r->plan[0])];
+	uint32_t seen = 0, want = p->charged | p->closed;
 
-	for (uint32_t i = 0; i < BOOK_METERS; i++)
-		want |= r->units[i] != 0 ? 1u << i : 0;
+	to->in_two_minds += r->plans == 2;
+	to->closed += p->closed != 0;
 	for (uint32_t i = 0; i < item->charges; i++) {
 		const struct ring_charge *c = &item->charge[i];
 		uint32_t meter = book_number(c->id);
-		const struct book_meter *m = &book_meter[meter];
 		struct charge like = charge_on(meter, 0);
 
 		if (!(want >> meter & 1) || seen >> meter & 1)
 			book_fail("a charge that the request did not make", meter, want);
 		seen |= 1u << meter;
 		book_equal("what a charge is", (int64_t)c->what, (int64_t)meter_what(&like));
-		book_equal("held by a charge", c->held, r->taken[meter]);
+		book_equal("held by a charge", c->held, p->held[meter]);
 		if (r->fate != RESET)
-			book_equal("amount of a charge", c->amount, amount_of(m, r, r->units[meter]));
+			book_equal("amount of a charge", c->amount, booked_of(r, p, meter));
 		else if (c->amount > 0)
 			book_fail("amount of a reset", c->amount, 0);
 		book_charge(to, meter, c, r->fate == RESET);

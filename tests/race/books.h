@@ -1,8 +1,8 @@
 /*
  * tests/race/books.h -- requests that keep their own accounts, and an auditor.
  *
- * book_request() runs a random request against the ledger. Its record says
- * what it took and how it ended, in the test's own words. The keeper's part is
+ * book_request() runs a random request against the ledger, which may move to other
+ * meters on its way. Its record says what it took and how it ended, in the test's own words. The keeper's part is
  * book_read() and book_evict(); what they know is kept as a store keeps it:
  * two copies in shared memory and a number that says which one is valid, so
  * that a keeper may die as well. The auditor compares the sum of the records
@@ -59,6 +59,7 @@ struct book_level {
 struct book_accounts {
 	uint64_t sequence[BOOK_WORKERS_MAX + 1];	/* last seen in each ring */
 	uint64_t records, settled, cancelled, orphans_settled, orphans_cancelled, resets;
+	uint64_t closed, in_two_minds;	/* records of requests that left meters unpaid; that died in a move, or right after it */
 	int64_t used[BOOK_METERS];	/* by the records, less what was reset; of buckets and totals */
 	struct book_level level[BOOK_METERS];
 };
@@ -88,6 +89,8 @@ struct booking {		/* who asks, and for what is it random */
 	uint64_t number;	/* of the request; rising by one each */
 	struct now now;
 	bool patient;		/* waits for room in the ring */
+	bool restless;		/* moves whenever it can, not only now and then */
+	uint64_t moves;		/* out: how often requests moved */
 	void (*around)(struct booking *);	/* if set, called before and after each call of the ledger */
 };
 

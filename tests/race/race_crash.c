@@ -1,7 +1,7 @@
 /*
  * The kill matrix: dies at every crash point of the ledger (shm/journal.h), one
- * after the other: of a worker that admits, loads meters, settles, cancels, is
- * refused and finds its ring full; of a keeper that ticks, stores, frees room
+ * after the other: of a worker that admits, loads meters, moves, settles, cancels,
+ * is refused and finds its ring full; of a keeper that ticks, stores, frees room
  * and evicts; of a tool that resets. Then of the one that comes next and
  * repairs, and of the one that reclaims what was left. After each death the
  * books are audited.
@@ -26,6 +26,7 @@
 #define SELDOM 16	/* in the others */
 #define HOUR_NS (3600 * NS_PER_S)
 #define PLACES_MAX 4096	/* a power of two */
+#define MINUTE_NS (60 * NS_PER_S)
 
 static uint64_t points_passed, die_at;	/* die_at: 0 is never */
 static _Atomic uintptr_t *places;	/* in the program, at which somebody died */
@@ -65,7 +66,7 @@ struct round {
 static struct {
 	struct fixture f;
 	struct book book;
-	uint64_t repair_deaths, reclaim_deaths, records;
+	uint64_t repair_deaths, reclaim_deaths, records, closed, in_two_minds;
 } test;
 
 /* A child acts and dies at a point. false: it lived, there are fewer points. */
@@ -122,6 +123,17 @@ act_slow_requests(uint64_t seed)
 {
 	struct booking b = booking(seed);
 
+	b.around = time_passes;
+	for (int i = 0; i < REQUESTS; i++)
+		book_request(&b);
+}
+
+static void
+act_moves(uint64_t seed)
+{
+	struct booking b = booking(seed);
+
+	b.restless = true;
 	b.around = time_passes;
 	for (int i = 0; i < REQUESTS; i++)
 		book_request(&b);
@@ -201,6 +213,7 @@ static const struct round rounds[] = {
 	{ .name = "requests on new meters", .act = act_requests, .new_arenas = true },
 	{ .name = "requests on meters that come back", .act = act_requests, .prepare = prepare_free_rows },
 	{ .name = "requests for days, while the keeper ticks", .act = act_slow_requests },
+	{ .name = "requests that move, for days", .act = act_moves },
 	{ .name = "requests, a full ring", .act = act_requests, .prepare = prepare_full_ring, .full_ring = true },
 	{ .name = "a keeper", .act = act_keep, .prepare = prepare_requests },
 	{ .name = "resets", .act = act_reset, .prepare = prepare_reset },
@@ -245,6 +258,8 @@ close_books(void)
 {
 	reclaim(false);
 	test.records += book_now(&test.book)->records;
+	test.closed += book_now(&test.book)->closed;
+	test.in_two_minds += book_now(&test.book)->in_two_minds;
 	book_close(&test.book);
 	fixture_close(&test.f);
 }
@@ -281,6 +296,84 @@ die_everywhere(const struct round *r, uint64_t seed, bool first)
 	return point - 2;
 }
 
+/* ---- a bucket that gains ---- */
+
+/* Time stands still in the books. Here it does not: a request moves when its
+ * buckets are full again but for what it holds. */
+static struct {
+	struct inflight *page;
+	struct charge c[2];
+} gaining;
+
+static void
+act_gaining(uint64_t seed)
+{
+	const struct metered nothing = { 0 };
+	struct refusal why;
+
+	(void)seed;
+	book_equal("a move", ledger_move(&test.f.arena, 0, &gaining.page, &nothing, gaining.c, 2, NULL, test.f.now, &why),
+	    LEDGER_ADMITTED);
+}
+
+static int64_t
+level_of(const struct charge *c)
+{
+	return (int64_t)word_get(&layout_meters(&test.f.arena)[c->row].level) - FIXTURE_MONO_NS;
+}
+
+/* Three units of sixty a minute, of which the second bucket is then asked for
+ * five. Fifteen seconds later. */
+static void
+begin_gaining(void)
+{
+	struct refusal why;
+
+	open_books();
+	gaining.c[0] = bucket_charge(1, 60, MINUTE_NS, 3);
+	gaining.c[1] = bucket_charge(2, 60, MINUTE_NS, 3);
+	gaining.c[1].unit = UNIT_TOKENS;
+	if (fixture_admit(&test.f, 0, gaining.c, 2, NULL, &gaining.page, &why) != LEDGER_ADMITTED)
+		book_fail("an admission", 1, 0);
+	test.f.now.mono_ns += 15 * NS_PER_S;
+	gaining.c[1].fixed = 5;
+}
+
+/* As before the move, or as after it. */
+static void
+audit_gaining(bool lived)
+{
+	int64_t second = level_of(&gaining.c[1]);
+	bool moved = second != 3 * NS_PER_S;
+
+	book_equal("a bucket that is asked for the same", level_of(&gaining.c[0]), 3 * NS_PER_S);
+	if (moved || lived)	/* three have come back, and nothing can be added before now */
+		book_equal("a bucket that is asked for more", second, (15 - 3 + 5) * NS_PER_S);
+	book_equal("requests in flight", ledger_inflight_count(&test.f.arena, 0), 1);
+	book_equal("left to reclaim", ledger_reclaim(&test.f.arena, 0, book_orphan, NULL, test.f.now), 0);
+	book_equal("a bucket after a cancel", level_of(&gaining.c[0]), 0);
+	book_equal("a bucket after a cancel", level_of(&gaining.c[1]), moved ? (15 - 3) * NS_PER_S : 0);
+	book_equal("still in flight", ledger_inflight_count(&test.f.arena, 0), 0);
+}
+
+static uint64_t
+die_gaining(void)
+{
+	uint64_t point = 0;
+	bool died = true;
+
+	while (died) {
+		begin_gaining();
+		died = dies(act_gaining, 0, ++point);
+		act_repair(0);
+		audit_gaining(!died);
+		book_close(&test.book);
+		fixture_close(&test.f);
+	}
+	printf("race_crash: a move of buckets that have gained: %llu crash points\n", (unsigned long long)point - 1);
+	return point - 1;
+}
+
 static uint32_t
 places_seen(void)
 {
@@ -302,9 +395,12 @@ main(void)
 		return 1;
 	for (size_t i = 0; i < PASSES * count; i++)
 		points += die_everywhere(&rounds[i % count], seed++ * UINT64_C(0x9e3779b97f4a7c15), i < count);
+	points += die_gaining();
 	printf("race_crash: %llu crash points visited, at %u places of the code; %llu deaths in repairs, %llu in "
-	    "reclaims; %llu records; books balance after each\n", (unsigned long long)points, places_seen(),
+	    "reclaims; %llu records, %llu of requests that left meters to be paid, %llu of requests that died in a move or "
+	    "right after it; books balance after each\n", (unsigned long long)points, places_seen(),
 	    (unsigned long long)test.repair_deaths, (unsigned long long)test.reclaim_deaths,
-	    (unsigned long long)test.records);
-	return points > 1500 && test.repair_deaths > points && test.reclaim_deaths > points ? 0 : 1;
+	    (unsigned long long)test.records, (unsigned long long)test.closed, (unsigned long long)test.in_two_minds);
+	return points > 1500 && test.repair_deaths > points && test.reclaim_deaths > points && test.closed > points &&
+	    test.in_two_minds > points / 10 ? 0 : 1;
 }

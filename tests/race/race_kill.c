@@ -32,7 +32,7 @@
 /* What the processes tell each other outside the arena. */
 struct notes {
 	_Atomic uint64_t ended[WORKERS][BOOK_NO_ROOM];	/* by enum booked, as far as one lived to say so */
-	_Atomic uint64_t looks, glances, evicted, resets;
+	_Atomic uint64_t looks, glances, evicted, resets, moves;
 	_Atomic int64_t days;			/* the wall clock */
 	_Atomic int stop;
 };
@@ -78,6 +78,8 @@ work(struct race *r, uint32_t worker)
 	while (!atomic_load(&r->notes->stop)) {
 		b.now = race_now(r);
 		atomic_fetch_add(&r->notes->ended[worker][book_request(&b)], 1);
+		atomic_fetch_add(&r->notes->moves, b.moves);
+		b.moves = 0;
 	}
 	_exit(0);
 }
@@ -257,10 +259,11 @@ report(const struct race *r)
 	const struct book_accounts *n = book_now(&r->book);
 
 	printf("race_kill: %llu kills of workers, %llu of keepers, %llu of reclaimers; %llu requests refused, %llu settled, "
-	    "%llu cancelled, after a death %llu settled and %llu cancelled with a draft; %llu evictions, %llu resets, %lld "
+	    "%llu cancelled, %llu moves, after a death %llu settled and %llu cancelled with a draft; %llu evictions, %llu resets, %lld "
 	    "days\n", (unsigned long long)(r->kills - r->keeper_kills), (unsigned long long)r->keeper_kills,
 	    (unsigned long long)r->reclaim_kills, (unsigned long long)noted(r, BOOK_REFUSED),
 	    (unsigned long long)n->settled, (unsigned long long)noted(r, BOOK_CANCELLED),
+	    (unsigned long long)atomic_load(&r->notes->moves),
 	    (unsigned long long)n->orphans_settled, (unsigned long long)n->orphans_cancelled,
 	    (unsigned long long)atomic_load(&r->notes->evicted), (unsigned long long)n->resets,
 	    (long long)atomic_load(&r->notes->days));
@@ -296,5 +299,5 @@ main(int argc, char **argv)
 		book_fail("records of settled requests", (int64_t)records, (int64_t)settled);
 	report(&r);
 	fixture_close(&r.f);
-	return atomic_load(&r.notes->looks) > 0 && atomic_load(&r.notes->evicted) > 0 ? 0 : 1;
+	return atomic_load(&r.notes->looks) > 0 && atomic_load(&r.notes->evicted) > 0 && atomic_load(&r.notes->moves) > 0 ? 0 : 1;
 }

@@ -41,6 +41,7 @@
 #define BUDGETS 12
 #define BUCKETS 4
 #define METERS (BUDGETS + BUCKETS)
+#define CHARGES 6		/* of a request, at most */
 #define ROUND_RECORDS 300	/* of each worker, at most, between two copies */
 #define MOMENT_NS (12 * NS_PER_MS)	/* a copy is made at a random moment of this */
 #define BIRTH_NS (15 * NS_PER_MS)	/* likewise, of a store that is made */
@@ -50,6 +51,7 @@
 struct notes {
 	_Atomic uint64_t goal;		/* a worker pauses when it has made so many */
 	_Atomic uint64_t made[ROWS];	/* settled */
+	_Atomic uint64_t moves;
 	_Atomic int stop;
 };
 
@@ -63,7 +65,7 @@ struct power {
 	uint64_t random;
 	uint64_t durable[ROWS];		/* when the keeper was stopped: last sequence off the ring, */
 	uint64_t made[ROWS];		/* ... and last one in it */
-	uint64_t lost_most, lost_pages, carried, records;
+	uint64_t lost_most, lost_pages, carried, records, moves;
 };
 
 /* What the records of a copy say. */
@@ -119,19 +121,22 @@ meter_charge(uint32_t i)
 	return c;
 }
 
-static struct inflight *
-admit(struct arena *a, uint32_t worker, struct charge *c, uint32_t n, struct now now)
+/* Admits, or, with what it has used so far, moves. false: neither. */
+static bool
+ask(struct arena *a, uint32_t worker, struct charge *c, uint32_t n, const struct metered *used, struct now now,
+    struct inflight **e)
 {
 	const struct level nothing = { .known = false };
-	struct inflight *e;
 	struct refusal refusal;
 
 	for (int tries = 0; tries < 1000; tries++) {
 		uint64_t evictions = ledger_evictions(a);
+		enum ledger_verdict verdict = used ? ledger_move(a, worker, e, used, c, n, NULL, now, &refusal)
+		    : ledger_admit(a, worker, c, n, NULL, now, e, &refusal);
 
-		switch (ledger_admit(a, worker, c, n, NULL, now, &e, &refusal)) {
+		switch (verdict) {
 		case LEDGER_ADMITTED:
-			return e;
+			return true;
 		case LEDGER_UNKNOWN:
 			if (ledger_load(a, worker, &c[refusal.charge], &nothing, evictions, now) == LOAD_FULL)
 				fail("a full table", 1, 0);
@@ -139,10 +144,35 @@ admit(struct arena *a, uint32_t worker, struct charge *c, uint32_t n, struct now
 		case LEDGER_REFUSED:
 		case LEDGER_BUSY:
 		case LEDGER_CROWDED:
-			return NULL;
+			return false;
 		}
 	}
-	return NULL;
+	return false;
+}
+
+static uint32_t
+choose(uint64_t *random, struct charge *c)
+{
+	uint32_t n = 1 + (uint32_t)draw(random, CHARGES);
+
+	for (uint32_t i = 0; i < n; i++)
+		c[i] = meter_charge((uint32_t)draw(random, METERS));
+	return n;
+}
+
+/* One in three goes on at other meters, having used a part of it all. */
+static void
+move(struct power *p, uint32_t worker, uint64_t *random, const struct settled *used, struct inflight **e)
+{
+	struct metered part = { .cost_nusd = used->cost_nusd / 3, .total_tokens = used->tokens / 2 };
+	struct charge c[CHARGES];
+	uint32_t n = choose(random, c);
+
+	if (draw(random, 3) != 0)
+		return;
+	inflight_sent(*e);
+	if (ask(&p->f.arena, worker, c, n, &part, p->f.now, e))
+		atomic_fetch_add(&p->notes->moves, 1);
 }
 
 static void
@@ -162,21 +192,18 @@ work(struct power *p, uint32_t worker)
 	uint64_t random = worker + 99, made = 0;
 
 	while (!atomic_load(&p->notes->stop)) {
-		uint32_t n = 1 + (uint32_t)draw(&random, 6);
 		struct settled used = { (int64_t)draw(&random, 1000), (int64_t)draw(&random, 50) };
-		struct charge c[6];
+		struct charge c[CHARGES];
 		struct inflight *e;
 
 		if (made >= atomic_load(&p->notes->goal)) {
 			sched_yield();
 			continue;
 		}
-		for (uint32_t i = 0; i < n; i++)
-			c[i] = meter_charge((uint32_t)draw(&random, METERS));
-		e = admit(&p->f.arena, worker, c, n, p->f.now);
-		if (!e)
+		if (!ask(&p->f.arena, worker, c, choose(&random, c), NULL, p->f.now, &e))
 			continue;	/* a bucket is empty */
 		record_write(e, (char)('a' + worker), made + 1);
+		move(p, worker, &random, &used, &e);
 		while (ledger_settle(&p->f.arena, worker, e, &used, p->f.now) != SETTLED)
 			sched_yield();
 		atomic_store(&p->notes->made[worker], ++made);
@@ -484,8 +511,10 @@ settle_two(struct power *p)
 	for (uint64_t i = 1; i <= 2; i++) {
 		const struct settled used = { 1, 1 };
 		struct charge c = meter_charge(0);
-		struct inflight *e = admit(&p->f.arena, 0, &c, 1, p->f.now);
+		struct inflight *e;
 
+		if (!ask(&p->f.arena, 0, &c, 1, NULL, p->f.now, &e))
+			fail("an admission", 0, 1);
 		record_write(e, 'a', i);
 		if (ledger_settle(&p->f.arena, 0, e, &used, p->f.now) != SETTLED)
 			fail("a ring with room", 0, 1);
@@ -559,6 +588,7 @@ finish(struct power *p)
 	check_folder(p, p->settings->data_dir);
 	for (uint32_t i = 0; i < ROWS; i++)
 		p->records += p->made[i];
+	p->moves += atomic_load(&p->notes->moves);
 }
 
 /* A store from its making on. Each has a short life, so that copies stay small. */
@@ -598,11 +628,11 @@ main(int argc, char **argv)
 		fail("shared memory", errno, 0);
 	for (int done = 0; done < copies; done += COPIES)
 		births += check_life(&p, copies - done < COPIES ? copies - done : COPIES);
-	if (copies >= COPIES && (p.lost_pages == 0 || p.carried == 0 || births == 0))
+	if (copies >= COPIES && (p.lost_pages == 0 || p.carried == 0 || births == 0 || p.moves == 0))
 		fail("copies that were taken in the middle of a flush", 0, 1);
-	printf("%d copies under load, %llu of a store in the making: all opened; %llu unsynced pages lost, %llu levels carried over, at most %llu records of a worker lost; %llu records\n",
+	printf("%d copies under load, %llu of a store in the making: all opened; %llu unsynced pages lost, %llu levels carried over, at most %llu records of a worker lost; %llu records, %llu moves\n",
 	    copies, (unsigned long long)births, (unsigned long long)p.lost_pages, (unsigned long long)p.carried,
-	    (unsigned long long)p.lost_most, (unsigned long long)p.records);
+	    (unsigned long long)p.lost_most, (unsigned long long)p.records, (unsigned long long)p.moves);
 	settings_put(p.settings);
 	remove_folder(p.folder);
 	return 0;

@@ -35,10 +35,12 @@
 #define STRIDE 37
 #endif
 #define REQUESTS 5	/* of different kinds, and each reclaimed */
+#define RESTLESS 2	/* of them: they move whenever they can */
 
 static struct {
 	struct fixture f;
 	struct book book;
+	bool restless;
 	uint64_t stride, calls, instructions, deaths, reclaim_deaths, keeper_deaths;
 } test;
 
@@ -67,7 +69,7 @@ static void
 request(uint64_t seed)
 {
 	struct booking b = { .arena = &test.f.arena, .store = test.book.store, .random = seed, .now = test.f.now,
-		.around = around };
+		.around = around, .restless = test.restless };
 
 	book_request(&b);
 }
@@ -262,6 +264,7 @@ main(int argc, char **argv)
 	fixture_open(&test.f, (struct arena_sizes){ .workers = 1, .inflight = 4, .ring_bytes = 65536, .meters = 64 });
 	book_open(&test.book, &test.f.arena, test.f.now);
 	for (uint64_t i = 0; i < REQUESTS; i++) {
+		test.restless = i < RESTLESS;
 		for (uint64_t call = 0; die_in_call(seed + 2 * i, call); call++)
 			;
 		die_in_reclaim(seed + 2 * i, 1);	/* admitted */
@@ -269,10 +272,12 @@ main(int argc, char **argv)
 	}
 	die_in_keeper(seed);
 	die_before_waking();
-	printf("race_step: %llu deaths in %llu calls of %llu instructions, %llu in reclaims, %llu in "
-	    "keepers; %llu records; books balance after each\n", (unsigned long long)test.deaths, (unsigned long long)test.calls,
-	    (unsigned long long)test.instructions, (unsigned long long)test.reclaim_deaths,
-	    (unsigned long long)test.keeper_deaths, (unsigned long long)book_now(&test.book)->records);
+	uint64_t moving = book_now(&test.book)->in_two_minds;
+	printf("race_step: %llu deaths in %llu calls of %llu instructions, %llu of them in a move or right after it, %llu in "
+	    "reclaims, %llu in keepers; %llu records; books balance after each\n", (unsigned long long)test.deaths,
+	    (unsigned long long)test.calls, (unsigned long long)test.instructions, (unsigned long long)moving,
+	    (unsigned long long)test.reclaim_deaths, (unsigned long long)test.keeper_deaths,
+	    (unsigned long long)book_now(&test.book)->records);
 	fixture_close(&test.f);
-	return 0;
+	return moving > 0 ? 0 : 1;
 }

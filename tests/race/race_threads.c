@@ -23,7 +23,7 @@ static struct {
 	struct fixture f;
 	struct book book;
 	_Atomic int64_t ticks;
-	_Atomic uint64_t admitted, asked, looks;
+	_Atomic uint64_t admitted, asked, looks, moves;
 	_Atomic int working;
 	uint64_t evicted;
 	bool accounts;		/* all meters are those of the books */
@@ -71,6 +71,7 @@ work_accounts(void *arg)
 
 	for (int i = 0; i < REQUESTS; i++)
 		book_request(&b);
+	atomic_fetch_add(&test.moves, b.moves);
 	atomic_fetch_sub(&test.working, 1);
 	return NULL;
 }
@@ -166,9 +167,9 @@ main(void)
 	uint64_t exact = BUCKET_LIMIT + TICKS * TICK_NS / (BUCKET_WINDOW_NS / BUCKET_LIMIT);
 	if (atomic_load(&test.admitted) != exact)
 		book_fail("admitted by the bucket", (int64_t)atomic_load(&test.admitted), (int64_t)exact);
-	printf("race_threads: %d requests by %d threads, %llu settled; of %llu that asked one bucket %llu were "
+	printf("race_threads: %d requests by %d threads, %llu settled, %llu moves; of %llu that asked one bucket %llu were "
 	    "admitted, which is exact; %llu evictions, %llu looks at everything; books balance\n", WORKERS * REQUESTS, WORKERS,
-	    (unsigned long long)book_now(&test.book)->settled, (unsigned long long)atomic_load(&test.asked),
+	    (unsigned long long)book_now(&test.book)->settled, (unsigned long long)atomic_load(&test.moves), (unsigned long long)atomic_load(&test.asked),
 	    (unsigned long long)exact, (unsigned long long)test.evicted, (unsigned long long)atomic_load(&test.looks));
 	fixture_close(&test.f);
 	return 0;
