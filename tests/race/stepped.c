@@ -84,6 +84,17 @@ stepped_end_by_force(pid_t pid)
 	wait_for(pid);
 }
 
+void
+stepped_finish(pid_t pid)
+{
+	if (ptrace(PTRACE_CONT, pid, NULL, NULL) != 0)
+		give_up("ptrace", 0);
+	int status = wait_for(pid);
+	if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGUSR1)
+		give_up("how a child stopped", status);
+	stepped_end_by_force(pid);
+}
+
 bool
 stepped_kill(pid_t pid, uint64_t instructions)
 {

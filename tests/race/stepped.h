@@ -24,6 +24,8 @@ pid_t stepped_start(stepped_fn *act, uint64_t arg);
 	 * over. Ends the program as skipped where ptrace is not permitted. */
 bool stepped_once(pid_t pid);
 	/* One instruction. false: the call is over. */
+void stepped_finish(pid_t pid);
+	/* To the end of the call, and SIGKILL. Not if it is over already. */
 bool stepped_kill(pid_t pid, uint64_t instructions);
 	/* So many, and SIGKILL. false: the call had returned before. */
 void stepped_end_by_force(pid_t pid);
