@@ -116,6 +116,19 @@ test('with thinking enabled, a turn in its tool loop begins with its thought', a
 	assert.match(second.error.message, /^messages\.5\.content\.0\.type/);
 });
 
+test('a script calls tools in rounds, and does not think where that is disabled', async () => {
+	const messages = [prompt({ events: 1, thinking: 1, redacted: 1, tool: true, rounds: 2 })], seen = [];
+	for (let turn = 0; turn < 6; turn++) {
+		const answer = await ask(main, body(messages));
+		seen.push(answer.stop_reason);
+		messages.push({ role: 'assistant', content: answer.content }, { role: 'user', content: answer.stop_reason === 'tool_use'
+			? [{ type: 'tool_result', tool_use_id: answer.content.at(-1).id, content: 'x' }] : 'and then?' });
+	}
+	assert.deepEqual(seen, ['tool_use', 'tool_use', 'end_turn', 'tool_use', 'tool_use', 'end_turn']);
+	const quiet = await ask(main, body([prompt({ thinking: 1, redacted: 1 })], { thinking: { type: 'disabled' } }));
+	assert.deepEqual(quiet.content.map((b) => b.type), ['text']);
+});
+
 test('the SDK puts the same message together from a stream of all of it', async () => {
 	const client = new Anthropic({ baseURL: main.url, apiKey: 'x', defaultHeaders: { authorization: null, 'x-api-key': API_KEY } });
 	const params = body([prompt({ thinking: 2, redacted: 1, results: 2, container: true, events: 2, tool: true })]);
@@ -183,6 +196,13 @@ test('a script may say something else at each turn of a label', async () => {
 		assert.equal((await ask(main, body([prompt(turns)]))).usage.output_tokens, 7, 'the last one stands');
 	assert.deepEqual((await main.labelled('turns')).map((r) => r.status), [529, 200, 200]);
 	assert.equal((await main.bill()).requests.filter((r) => r.label === 'turns').length, 3);
+});
+
+test('a script may say something else to each account', async () => {
+	const script = { events: 2, accounts: { main: { error: 'overloaded' }, other: { events: 5, in_turn: [{ error: 'internal' }, {}], label: 'own' } } };
+	assert.equal((await ask(main, body([prompt(script)]))).status, 529);
+	assert.equal((await ask(other, body([prompt(script)]))).status, 500);
+	assert.equal((await ask(other, body([prompt(script)]))).usage.output_tokens, 5);
 });
 
 test('a ping may come first, and a head may wait at a gate', async () => {

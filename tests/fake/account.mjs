@@ -124,10 +124,7 @@ export class Account {
 		const messages = list(body.messages);
 		if (body.thinking?.type !== 'enabled' || !answersTool(messages.at(-1)))
 			return;
-		let begin = messages.length - 1;
-		while (begin > 0 && (messages[begin].role === 'assistant' || answersTool(messages[begin])))
-			begin--;
-		const i = messages.findIndex((m, at) => at >= begin && m.role === 'assistant');
+		const begin = turnBegin(messages), i = messages.findIndex((m, at) => at >= begin && m.role === 'assistant');
 		const first = list(messages[i]?.content)[0];
 		if (first && first.type !== 'thinking' && first.type !== 'redacted_thinking')
 			throw invalid(`messages.${i}.content.0.type: Expected \`thinking\` or \`redacted_thinking\`, but found \`${first.type}\`. ${EXPECTED_THINKING}`);
@@ -136,4 +133,17 @@ export class Account {
 
 function answersTool(message) {
 	return message?.role === 'user' && list(message.content).some((b) => b?.type === 'tool_result');
+}
+
+/** Where the turn that is going on began: at the last message of a person. */
+function turnBegin(messages) {
+	let begin = messages.length - 1;
+	while (begin > 0 && (messages[begin].role === 'assistant' || answersTool(messages[begin])))
+		begin--;
+	return begin;
+}
+
+/** How often tools have been answered in the turn that is going on. */
+export function toolRounds(messages) {
+	return messages.slice(turnBegin(messages)).filter(answersTool).length;
 }

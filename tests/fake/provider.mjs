@@ -73,7 +73,10 @@ function scriptFor(asked, counting) {
 		return { ...asked, error: undefined, status: undefined, error_after: undefined, fault: undefined, ...outage.script };
 	if (counting)
 		return counts;
-	return queue.shift() ?? { ...standing, ...asked, ...(asked.in_turn ? asked.in_turn[Math.min(memory.turn(asked.label), asked.in_turn.length - 1)] : {}) };
+	if (queue.length > 0)
+		return queue.shift();
+	const own = { ...standing, ...asked, ...asked.accounts?.[options.account] };
+	return own.in_turn ? { ...own, ...own.in_turn[Math.min(memory.turn(own.label), own.in_turn.length - 1)] } : own;
 }
 
 async function serve(connection, request) {

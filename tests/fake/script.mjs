@@ -6,6 +6,8 @@
 // said has a default, so {} is a short, sane answer. tests/README.md lists the
 // members.
 
+import { toolRounds } from './account.mjs';
+
 const CONTAINER_MS = 20 * 60000;
 const TEXT = 'The weir holds, the river \u00fcber \u6f22\u5b57 passes; "quoted" \\ <tag> & \u{1F600}\n';
 
@@ -48,9 +50,10 @@ function blocksOf(script, body, account) {
 	const blocks = [];
 	if (script.compaction)
 		blocks.push(compactionBlock(account));
-	if (script.thinking)
+	const thinks = body.thinking?.type !== 'disabled';
+	if (script.thinking && thinks)
 		blocks.push(thinkingBlock(script.thinking, body.model, account));
-	for (let i = 0; i < (script.redacted ?? 0); i++)
+	for (let i = 0; thinks && i < (script.redacted ?? 0); i++)
 		blocks.push(whole({ type: 'redacted_thinking', data: account.mint('data', `redacted-${i}-`) }));
 	if (script.results)
 		blocks.push(...searchBlocks(script.results, account));
@@ -65,7 +68,7 @@ function blocksOf(script, body, account) {
 			deltas: Array.from({ length: events }, () => ({ type: 'text_delta', text })),
 		});
 	}
-	if (script.tool)
+	if (script.tool && toolRounds(body.messages) < (script.rounds ?? Infinity))
 		blocks.push(toolBlock(script.tool === true ? {} : script.tool));
 	return blocks;
 }
@@ -155,7 +158,7 @@ export function composeAnswer(script, body, bodyBytes, { name, account, promptCa
 	const blocks = blocksOf(script, body, account);
 	const deltas = blocks.reduce((n, b) => n + b.deltas.length, 0);
 	const usage = usageOf(script, body, bodyBytes, deltas, promptCache);
-	const stopReason = script.stop_reason ?? (usage.output_tokens === body.max_tokens && body.max_tokens > 0 ? 'max_tokens' : script.tool ? 'tool_use' : 'end_turn');
+	const stopReason = script.stop_reason ?? (usage.output_tokens === body.max_tokens && body.max_tokens > 0 ? 'max_tokens' : blocks.at(-1)?.whole.type === 'tool_use' ? 'tool_use' : 'end_turn');
 	const message = {
 		id: account.seal(body.thread ? 'thread' : 'message', name), type: 'message', role: 'assistant', model: script.model ?? body.model,
 		content: blocks.map((b) => b.whole), stop_reason: stopReason, stop_sequence: null, stop_details: null,
