@@ -38,7 +38,7 @@ event: content_block_delta
 data: {"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"step 0 of the thought; "}}
 
 event: content_block_delta
-data: {"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"8ThJWoemGbaSsIMaFiqnSyAYxsB+TmveYAaRHPLChWo="}}
+data: {"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"8K9qrPyuP0nOrApAVRZ6X6K65goQQmVpa6Pm91Xxsxs="}}
 
 event: content_block_stop
 data: {"type":"content_block_stop","index":0}

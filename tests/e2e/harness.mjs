@@ -1,13 +1,14 @@
-// The world of an end-to-end test: a simulated provider, the real weir in front
-// of it, keys made by its command line, and a folder that is gone afterwards.
+// The world of an end-to-end test: a simulated provider or several accounts of
+// it, the real weir in front of them, keys made by its command line, and a folder
+// that is gone afterwards.
 //
 //	let world;
 //	before(async () => { world = await World.open({ settings: {...} }); });
 //	after(() => world.close());
 //
 // close() is a check too: weir must stop with status 0 within its deadline, its
-// errors must not speak of a broken invariant, and the provider must not have
-// seen anything that a gateway has to keep to itself.
+// errors must not speak of a broken invariant, and no provider may have seen
+// anything that a gateway has to keep to itself, or have come to an end.
 
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
@@ -70,25 +71,28 @@ export function figures(name, values) {
 }
 
 export class Provider {
-	/** Starts one. {tls: {cert, key, ca}, port, apiKey, prefix: of its paths} */
-	static async start({ tls = null, port = 0, apiKey = API_KEY, prefix = '' } = {}) {
+	/** Starts one. {tls: {cert, key, ca, stranger: {cert, key}}, port, apiKey, account, prefix: of its paths} */
+	static async start({ tls = null, port = 0, apiKey = API_KEY, account = 'main', prefix = '' } = {}) {
 		const provider = new Provider();
-		provider.tls = tls;
-		provider.child = start(process.execPath, [path.join(ROOT, 'tests/fake/provider.mjs'), '--port', String(port), '--api-key', apiKey, '--prefix', prefix, '--with-parent',
-			...(tls ? ['--tls', '--cert', tls.cert, '--key', tls.key] : [])], { stdio: ['ignore', 'pipe', 'inherit'] });
-		provider.port = await new Promise((resolve, reject) => {
+		Object.assign(provider, { tls, account, apiKey, stopped: false });
+		provider.child = start(process.execPath, [path.join(ROOT, 'tests/fake/provider.mjs'), '--port', String(port), '--api-key', apiKey, '--account', account,
+			'--prefix', prefix, '--with-parent', ...(tls ? ['--tls', '--cert', tls.cert, '--key', tls.key] : []),
+			...(tls?.stranger ? ['--stranger-cert', tls.stranger.cert, '--stranger-key', tls.stranger.key] : [])], { stdio: ['ignore', 'pipe', 'inherit'] });
+		const ports = await new Promise((resolve, reject) => {
 			provider.child.once('exit', (code) => reject(new Error(`the provider ended with ${code}`)));
-			provider.child.stdout.once('data', (line) => resolve(JSON.parse(line).port));
+			provider.child.stdout.once('data', (line) => resolve(JSON.parse(line)));
 		});
+		provider.port = ports.port;
+		provider.controlPort = ports.control;
 		provider.url = tls ? `https://localhost:${provider.port}` : `http://127.0.0.1:${provider.port}`;
 		return provider;
 	}
 
 	async control(method, target, body) {
-		const client = await Client.open({ port: this.port, tls: this.tls ? { ca: this.tls.ca } : null });
+		const client = await Client.open({ port: this.controlPort });
 		const answer = await client.exchange({ method, path: target, body: body === undefined ? undefined : JSON.stringify(body) });
 		client.close();
-		assert.equal(answer.status, 200, `provider: ${method} ${target}`);
+		assert.equal(answer.status, 200, `provider: ${method} ${target}: ${answer.body}`);
 		return JSON.parse(answer.body);
 	}
 
@@ -102,13 +106,24 @@ export class Provider {
 		return r && { ...r, body: Buffer.from(r.body_base64, 'base64'), sent: Buffer.from(r.sent_base64 ?? '', 'base64') };
 	}
 	script(...behaviours) { return this.control('POST', '/__script', { behaviours }); }
+	/** All requests whose prompt has this label. */
+	labelled(label) { return this.control('GET', `/__requests?last=1000000&label=${encodeURIComponent(label)}`); }
+	/** It fails in that way until restore(); `script`: more members for the script of the outage. */
+	outage(mode, script) { return this.control('POST', '/__outage', { mode, script }); }
+	restore() { return this.outage(null); }
 	byDefault(behaviour) { return this.control('POST', '/__script', { default: behaviour }); }
 	release(gate) { return this.control('POST', '/__release', { gate }); }
 	/** Waits until so many streams are held at gates. */
 	held(count, ms) { return until(async () => (await this.stats()).held === count, `${count} streams are held`, ms, 30); }
 	reset() { return this.control('POST', '/__reset', {}); }
 
+	/** How it ended, if nobody stopped it; or null. */
+	get ended() {
+		return this.stopped ? null : this.child.exitCode ?? this.child.signalCode;
+	}
+
 	async stop() {
+		this.stopped = true;
 		if (this.child.exitCode !== null || this.child.signalCode !== null)
 			return;
 		const ended = new Promise((resolve) => this.child.once('exit', resolve));
@@ -308,17 +323,24 @@ export class Metrics {
 export class World {
 	/**
 	 * {settings: over the defaults, workers, tls: a TLS listener too,
-	 *  upstreamTls: the provider speaks TLS, start: false to start later}
+	 *  providers: [{slug, account: its slug by default, tls: it speaks TLS, settings: more of it}, ...],
+	 *  upstreamTls and providerSettings: of the one provider where there is no list,
+	 *  start: false to start later}
+	 *
+	 * `providers` by slug; `provider` is the first of them.
 	 */
-	static async open({ settings = {}, workers = 2, tls = false, upstreamTls = false, start = true, providerSettings = {}, env } = {}) {
+	static async open({ settings = {}, workers = 2, tls = false, upstreamTls = false, start = true, providerSettings = {}, env,
+		providers = [{ slug: 'anthropic', tls: upstreamTls, settings: providerSettings }] } = {}) {
 		const world = new World();
 		world.dir = mkdtempSync(path.join(os.tmpdir(), 'weir-e2e-'));
 		chmodSync(world.dir, 0o755);
 		try {
-			if (tls || upstreamTls)
+			if (tls || providers.some((p) => p.tls))
 				world.makeCertificates();
-			world.provider = await Provider.start({ tls: upstreamTls ? { ...world.certificate, ca: world.authority.pem } : null });
-			world.weir = new Weir(world.dir, world.defaults({ settings, workers, tls, upstreamTls, providerSettings }));
+			for (const spec of providers)
+				world.providers[spec.slug] = await world.startProvider(spec, providers.length > 1);
+			world.provider = world.providers[providers[0].slug];
+			world.weir = new Weir(world.dir, world.defaults({ settings, workers, tls, providers }));
 			if (start)
 				await world.weir.start({ env });
 		} catch (e) {
@@ -328,18 +350,32 @@ export class World {
 		return world;
 	}
 
+	providers = {};
+
+	/** The stranger's certificate is the authority's too, but for another host. */
 	makeCertificates() {
 		this.authority = makeAuthority(this.dir);
 		this.certificate = makeCertificate(this.dir, this.authority, 'server');
+		this.stranger = makeCertificate(this.dir, this.authority, 'stranger', { names: 'DNS:elsewhere.example' });
 	}
 
-	defaults({ settings, workers, tls, upstreamTls, providerSettings }) {
+	/** Each of several has a credential of its own, so that one that goes to another is seen. */
+	startProvider({ slug, account = slug, tls = false }, several) {
+		return Provider.start({ account, apiKey: several ? `${API_KEY}-${slug}` : API_KEY,
+			tls: tls ? { ...this.certificate, ca: this.authority.pem, stranger: this.stranger } : null });
+	}
+
+	providerSettings({ slug, account, tls = false, settings = {} }) {
+		const { url, apiKey } = this.providers[slug];
+		return { slug, type: 'anthropic', base_url: url, api_key: apiKey, ...(account ? { account } : {}), ...(tls ? { ca_file: this.authority.cert } : {}), ...settings };
+	}
+
+	defaults({ settings, workers, tls, providers }) {
 		return {
 			listen: ['127.0.0.1:0', ...(tls ? [{ address: '127.0.0.1:0', tls: true }] : [])],
 			...(tls ? { tls: { certificate: this.certificate.cert, key: this.certificate.key } } : {}),
 			admin: { listen: '127.0.0.1:0' }, data_dir: path.join(this.dir, 'data'), run_dir: path.join(this.dir, 'run'), workers,
-			providers: [{ slug: 'anthropic', type: 'anthropic', base_url: this.provider.url, api_key: API_KEY,
-				...(upstreamTls ? { ca_file: this.authority.cert } : {}), ...providerSettings }],
+			providers: providers.map((spec) => this.providerSettings(spec)),
 			...settings,
 		};
 	}
@@ -368,20 +404,32 @@ export class World {
 				if (exit !== status)
 					problems.push(`weir ended with ${exit}`);
 			}
-			if (!failed && this.provider) {
-				const seen = (await this.provider.violations()).map((v) => v.text);
-				if (JSON.stringify(seen) !== JSON.stringify(violations))
-					problems.push(`the provider saw ${JSON.stringify(seen.slice(0, 10))}`);
-			}
+			if (!failed)
+				problems.push(...await this.providersSaw(violations));
 		} finally {
 			this.weir?.kill();
-			await this.provider?.stop();
+			for (const provider of Object.values(this.providers))
+				await provider.stop();
 			rmSync(this.dir, { recursive: true, force: true });
 		}
 		const broken = this.weir?.stderr.match(BROKEN);
 		if (broken)
 			problems.push(`weir said:\n${this.weir.stderr.slice(Math.max(0, broken.index - 500), broken.index + 4000)}`);
 		assert.deepEqual(problems, []);
+	}
+
+	/** What is wrong with the providers; those that the test has stopped cannot say. */
+	async providersSaw(violations) {
+		const problems = [], seen = [];
+		for (const [slug, provider] of Object.entries(this.providers)) {
+			if (provider.ended !== null)
+				problems.push(`the provider ${slug} ended with ${provider.ended}`);
+			else if (!provider.stopped)
+				seen.push(...(await provider.violations()).map((v) => v.text));
+		}
+		if (JSON.stringify(seen) !== JSON.stringify(violations))
+			problems.push(`the providers saw ${JSON.stringify(seen.slice(0, 10))}`);
+		return problems;
 	}
 }
 

@@ -23,13 +23,13 @@ function commonHeaders(entry) {
 	];
 }
 
-/** {status, headers, body, marks}: what would be sent if nothing went wrong. */
-export function planAnswer(script, body, counting, entry, bodyBytes) {
+/** {status, headers, body, marks}: what would be sent if nothing went wrong. `makes` are the account and its prompt cache. */
+export function planAnswer(script, body, counting, entry, bodyBytes, makes) {
 	if (script.error || script.status >= 400)
 		return planError(script, entry);
 	if (counting)
 		return planWhole(200, 'application/json', Buffer.from(JSON.stringify({ input_tokens: countTokens(bodyBytes) })), entry, null);
-	const answer = composeAnswer(script, body, bodyBytes, { message: `msg_${entry.id.slice(4)}` });
+	const answer = composeAnswer(script, body, bodyBytes, { name: `msg_${entry.id.slice(4)}`, ...makes });
 	entry.model = answer.model;
 	if (body.stream)
 		return planStream(script, answer, entry);
@@ -82,6 +82,8 @@ export class Sender {
 		if (script.gzip)
 			this.compress(plan);
 		this.pieces = this.cut(plan);
+		if (script.hold?.before_head)
+			await this.hold();
 		if (script.delay_head_ms)
 			await connection.pause(script.delay_head_ms);
 		if (script.interim)
@@ -179,14 +181,18 @@ export class Sender {
 		}).filter((b) => b.length > 0);
 	}
 
+	/** Silence until the gate of the script is opened. */
+	async hold() {
+		this.paused = true;
+		this.memory.held++;
+		await this.connection.await(this.memory.gate(this.script.hold.gate).opened);
+		this.memory.held--;
+	}
+
 	async between() {
 		const { delay_ms, gap_ms, pause, hold, cut, every } = this.script;
-		if (hold && this.entry.events_sent === hold.after_events && !this.paused) {
-			this.paused = true;
-			this.memory.held++;
-			await this.connection.await(this.memory.gate(hold.gate).opened);
-			this.memory.held--;
-		}
+		if (hold && this.entry.events_sent === hold.after_events && !this.paused)
+			await this.hold();
 		if (pause && this.entry.events_sent === pause.after_events && !this.paused) {
 			this.paused = true;
 			await this.connection.pause(pause.ms);

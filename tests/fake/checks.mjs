@@ -4,23 +4,16 @@
 // give (400, 401, 404, 413 ...). A *violation* is something that the real one
 // may overlook but that a gateway must not do: passing on a client's
 // credential, its own control headers, or headers of another hop. Violations
-// are recorded whatever becomes of the request.
+// are recorded whatever becomes of the request. What only one account may
+// send back is the account's to check (account.mjs).
 
-import { createHash } from 'node:crypto';
+import { Refusal } from './refusal.mjs';
 
 export const VERSIONS = ['2023-06-01', '2026-10-21'];
 const BODY_BYTES_MAX = 32 * 1024 * 1024;
 const MESSAGES_MAX = 100000;
 const HOP_BY_HOP = ['keep-alive', 'proxy-authenticate', 'proxy-authorization', 'proxy-connection', 'te', 'trailer', 'upgrade', 'expect'];
 const NOT_FOR_COUNTING = ['max_tokens', 'stream', 'metadata', 'service_tier', 'stop_sequences', 'container'];
-
-export class Refusal extends Error {
-	constructor(status, type, message) {
-		super(message);
-		this.status = status;
-		this.type = type;
-	}
-}
 
 const invalid = (message) => new Refusal(400, 'invalid_request_error', message);
 const isObject = (v) => typeof v === 'object' && v !== null && !Array.isArray(v);
@@ -168,19 +161,12 @@ function checkBlock(block, role, version, at) {
 		demand(typeof block.id === 'string' && typeof block.name === 'string' && isObject(block.input), `${at}: tool_use needs id, name and input`);
 	if (block.type === 'tool_result')
 		demand(typeof block.tool_use_id === 'string', `${at}.tool_use_id: Field required`);
-	if (block.type === 'thinking') {
-		demand(role === 'assistant', `${at}: thinking blocks belong to the assistant`);
-		demand(block.signature === signatureOf(block.thinking), `${at}: Invalid \`signature\` in \`thinking\` block`);
-	}
+	if (block.type === 'thinking' || block.type === 'redacted_thinking')
+		demand(role === 'assistant', `${at}: ${block.type} blocks belong to the assistant`);
 	if (present(block.cache_control))
 		demand(block.cache_control.type === 'ephemeral' && ['5m', '1h', undefined, null].includes(block.cache_control.ttl), `${at}.cache_control: unknown`);
 	if (version === '2026-10-21') {
 		demand(!(block.type === 'document' && role === 'assistant'), `${at}: document blocks are not allowed in assistant messages`);
 		demand(!(block.type === 'text' && role === 'user' && block.citations?.length), `${at}.citations: Extra inputs are not permitted`);
 	}
-}
-
-/** Thinking comes back as it was sent, or its signature does not fit. */
-export function signatureOf(thinking) {
-	return createHash('sha256').update(String(thinking)).digest('base64');
 }

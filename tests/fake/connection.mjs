@@ -147,6 +147,13 @@ export class Connection {
 		this.socket.removeAllListeners('data');
 	}
 
+	/** Ends it unannounced: at once if nothing is being served, else behind the answer. */
+	retire() {
+		this.closing = true;
+		if (!this.#serving && this.#queue.length === 0)
+			this.socket.end();
+	}
+
 	/** Ends it in order, whatever was promised. */
 	close() {
 		this.closing = true;

@@ -36,6 +36,7 @@ export const ERRORS = {
 		['retry-after', '17'], ['retry-after-ms', '16500'], ['anthropic-ratelimit-requests-remaining', '0']),
 	rate_limit_date: error(429, '{"type":"error","error":{"type":"rate_limit_error","message":"Number of concurrent connections has exceeded your rate limit"},"request_id":"req_011CfakeC2"}', ['retry-after', '3600'], ['x-should-retry', 'true']),
 	spend_cap: error(429, '{"type":"error","error":{"type":"rate_limit_error","message":"spend limit","details":{"error_code":"enforced_spend_limit_reached"}},"request_id":"req_011CfakeC3"}', ['x-should-retry', 'false']),
+	tier_cap: error(429, '{"type":"error","error":{"type":"rate_limit_error","message":"You have reached your API usage limits for this tier."},"request_id":"req_011CfakeC5"}'),
 	internal: error(500, '{"type":"error","error":{"type":"api_error","message":"Internal server error"},"request_id":"req_011CfakeC4"}'),
 	internal_empty: error(500, ''),
 	bad_gateway: error(502, '<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n</html>\r\n', ['content-type', 'text/html; charset=UTF-8']),
@@ -45,8 +46,8 @@ export const ERRORS = {
 };
 
 /** The provider's own envelope, for what its checks refuse. */
-export function envelope(type, message, requestId) {
-	return Buffer.from(JSON.stringify({ type: 'error', error: { type, message }, request_id: requestId }));
+export function envelope(type, message, requestId, details) {
+	return Buffer.from(JSON.stringify({ type: 'error', error: { type, message, details }, request_id: requestId }));
 }
 
 export const REASONS = {

@@ -37,6 +37,7 @@ export class Memory {
 	/** Forgets requests; connections that are open stay counted. */
 	reset() {
 		this.requests = [];
+		this.turns = new Map();
 		this.violations = [];
 		this.inFlight = 0;
 		this.total = 0n;
@@ -49,13 +50,20 @@ export class Memory {
 			lines: request.lines, headers: request.headers, body_bytes: request.body.length, body_sha256: sha256(request.body),
 			body: request.body.length <= BODY_KEPT_MAX ? request.body : null, began_ms: Date.now(),
 			status: null, sent_bytes: 0, events_sent: 0, hash: createHash('sha256'), sent: [], complete: false, ended_ms: null, peer_left_ms: null,
-			usage: null, model: null, cost: 0n,
+			label: null, usage: null, model: null, cost: 0n,
 		};
 		this.requests.push(entry);
 		this.inFlight++;
 		if (n > DETAILED_MAX)
 			Object.assign(this.requests[n - 1 - DETAILED_MAX], { lines: null, headers: null, body: null, sent: [] });
 		return entry;
+	}
+
+	/** How many requests with this label have had their turn; this one has it now. */
+	turn(label) {
+		const before = this.turns.get(label) ?? 0;
+		this.turns.set(label, before + 1);
+		return before;
 	}
 
 	/** Body bytes of an answer that have left. */
@@ -85,15 +93,16 @@ export class Memory {
 		return {
 			total_nusd: this.total.toString(),
 			requests: this.requests.filter((r) => r.ended_ms !== null).map((r) => ({
-				id: r.id, model: r.model, status: r.status, complete: r.complete, usage: r.usage, cost_nusd: r.cost.toString(),
+				id: r.id, label: r.label, model: r.model, status: r.status, complete: r.complete, usage: r.usage, cost_nusd: r.cost.toString(),
 			})),
 		};
 	}
 
-	/** The last `count` requests in full; bodies as base64 if asked for. */
-	list(count, bodies) {
-		return this.requests.slice(-count).map((r) => ({
-			n: r.n, id: r.id, connection: r.connection, method: r.method, target: r.target, lines: r.lines, headers: r.headers,
+	/** The last `count` requests in full, or those of one label; bodies as base64 if asked for. */
+	list(count, bodies, label = null) {
+		const wanted = label === null ? this.requests : this.requests.filter((r) => r.label === label);
+		return wanted.slice(-count).map((r) => ({
+			n: r.n, id: r.id, label: r.label, connection: r.connection, method: r.method, target: r.target, lines: r.lines, headers: r.headers,
 			body_bytes: r.body_bytes, body_sha256: r.body_sha256, body_base64: bodies && r.body ? r.body.toString('base64') : undefined,
 			status: r.status, sent_bytes: r.sent_bytes, sent_sha256: r.sent_sha256 ?? null, events_sent: r.events_sent,
 			sent_base64: bodies && r.sent_bytes <= BODY_KEPT_MAX ? Buffer.concat(r.sent).toString('base64') : undefined,

@@ -6,8 +6,9 @@
 // said has a default, so {} is a short, sane answer. tests/README.md lists the
 // members.
 
-import { signatureOf } from './checks.mjs';
+import { toolRounds } from './account.mjs';
 
+const CONTAINER_MS = 20 * 60000;
 const TEXT = 'The weir holds, the river \u00fcber \u6f22\u5b57 passes; "quoted" \\ <tag> & \u{1F600}\n';
 
 /** The script that the request carries in its first user text, or {}. */
@@ -45,17 +46,19 @@ export function countTokens(bodyBytes) {
 }
 
 /** The content blocks, each with the deltas that stream it. */
-function blocksOf(script) {
+function blocksOf(script, body, account) {
 	const blocks = [];
-	if (script.thinking) {
-		const deltas = Array.from({ length: script.thinking }, (_, i) => `step ${i} of the thought; `);
-		const thinking = deltas.join(''), signature = signatureOf(thinking);
-		blocks.push({
-			start: { type: 'thinking', thinking: '', signature: '' },
-			whole: { type: 'thinking', thinking, signature },
-			deltas: [...deltas.map((t) => ({ type: 'thinking_delta', thinking: t })), { type: 'signature_delta', signature }],
-		});
-	}
+	if (script.compaction)
+		blocks.push(compactionBlock(account));
+	const thinks = body.thinking?.type !== 'disabled';
+	if (script.thinking && thinks)
+		blocks.push(thinkingBlock(script.thinking, body.model, account));
+	for (let i = 0; thinks && i < (script.redacted ?? 0); i++)
+		blocks.push(whole({ type: 'redacted_thinking', data: account.mint('data', `redacted-${i}-`) }));
+	if (script.results)
+		blocks.push(...searchBlocks(script.results, account));
+	if (script.container)
+		blocks.push(...containerBlocks(account));
 	const events = script.events ?? 3;
 	if (events > 0) {
 		const text = textOf(script.text_bytes ?? 24);
@@ -65,9 +68,56 @@ function blocksOf(script) {
 			deltas: Array.from({ length: events }, () => ({ type: 'text_delta', text })),
 		});
 	}
-	if (script.tool)
+	if (script.tool && toolRounds(body.messages) < (script.rounds ?? Infinity))
 		blocks.push(toolBlock(script.tool === true ? {} : script.tool));
 	return blocks;
+}
+
+/** A block that comes in one piece. */
+const whole = (block) => ({ start: block, whole: block, deltas: [] });
+
+function thinkingBlock(steps, model, account) {
+	const deltas = Array.from({ length: steps }, (_, i) => `step ${i} of the thought; `);
+	const thinking = deltas.join(''), signature = account.signature(model, thinking);
+	return {
+		start: { type: 'thinking', thinking: '', signature: '' },
+		whole: { type: 'thinking', thinking, signature },
+		deltas: [...deltas.map((t) => ({ type: 'thinking_delta', thinking: t })), { type: 'signature_delta', signature }],
+	};
+}
+
+function compactionBlock(account) {
+	const content = 'What was said so far, in short.', encrypted_content = account.mint('encrypted_content', 'compaction-');
+	return {
+		start: { type: 'compaction', content: null, encrypted_content: null }, whole: { type: 'compaction', content, encrypted_content },
+		deltas: [{ type: 'compaction_delta', content, encrypted_content }],
+	};
+}
+
+function serverTool(name, input, account) {
+	const use = { type: 'server_tool_use', id: account.mint('use', 'srvtoolu_01'), name, input };
+	return { start: { ...use, input: {} }, whole: use, deltas: [{ type: 'input_json_delta', partial_json: JSON.stringify(input) }] };
+}
+
+/** A web search, its results, and a text that cites the first of them. */
+function searchBlocks(count, account) {
+	const search = serverTool('web_search', { query: 'how a weir works' }, account);
+	const results = Array.from({ length: count }, (_, i) => ({ type: 'web_search_result', title: `Weirs, part ${i}`, url: `https://example.com/weir/${i}`,
+		page_age: null, encrypted_content: account.mint('encrypted_content', `result-${i}-`) }));
+	const citation = { type: 'web_search_result_location', cited_text: 'A weir is a low dam.', title: results[0].title, url: results[0].url,
+		encrypted_index: account.mint('encrypted_index', 'index-') };
+	const text = 'A weir is a low dam.';
+	return [search, whole({ type: 'web_search_tool_result', tool_use_id: search.whole.id, content: results }), {
+		start: { type: 'text', text: '', citations: [] }, whole: { type: 'text', text, citations: [citation] },
+		deltas: [{ type: 'citations_delta', citation }, { type: 'text_delta', text }],
+	}];
+}
+
+/** A command that was run in the container, and left a file there. */
+function containerBlocks(account) {
+	const use = serverTool('bash_code_execution', { command: 'date > now.txt' }, account);
+	return [use, whole({ type: 'bash_code_execution_tool_result', tool_use_id: use.whole.id, content: { type: 'bash_code_execution_result',
+		stdout: '', stderr: '', return_code: 0, content: [{ type: 'bash_code_execution_output', file_id: account.mint('file', 'file_01') }] } })];
 }
 
 function toolBlock(tool) {
@@ -83,8 +133,8 @@ function toolBlock(tool) {
 }
 
 /** What the answer will have used when it is complete. */
-function usageOf(script, body, bodyBytes, deltas) {
-	const wanted = script.usage ?? {};
+function usageOf(script, body, bodyBytes, deltas, promptCache) {
+	const wanted = script.usage ?? (script.cache ? promptCache.use(body, Date.now()) : {});
 	const write5m = wanted.cache_creation?.ephemeral_5m_input_tokens ?? 0;
 	const write1h = wanted.cache_creation?.ephemeral_1h_input_tokens ?? 0;
 	const output = wanted.output_tokens ?? deltas * (script.tokens_per_event ?? 1);
@@ -104,17 +154,34 @@ function usageOf(script, body, bodyBytes, deltas) {
  * {name, data, usage}: `usage` is what the provider would bill if this event
  * were the last that left.
  */
-export function composeAnswer(script, body, bodyBytes, ids) {
-	const blocks = blocksOf(script);
+export function composeAnswer(script, body, bodyBytes, { name, account, promptCache }) {
+	const blocks = blocksOf(script, body, account);
 	const deltas = blocks.reduce((n, b) => n + b.deltas.length, 0);
-	const usage = usageOf(script, body, bodyBytes, deltas);
-	const stopReason = script.stop_reason ?? (usage.output_tokens === body.max_tokens && body.max_tokens > 0 ? 'max_tokens' : script.tool ? 'tool_use' : 'end_turn');
+	const usage = usageOf(script, body, bodyBytes, deltas, promptCache);
+	const stopReason = script.stop_reason ?? (usage.output_tokens === body.max_tokens && body.max_tokens > 0 ? 'max_tokens' : blocks.at(-1)?.whole.type === 'tool_use' ? 'tool_use' : 'end_turn');
 	const message = {
-		id: ids.message, type: 'message', role: 'assistant', model: script.model ?? body.model,
+		id: account.seal(body.thread ? 'thread' : 'message', name), type: 'message', role: 'assistant', model: script.model ?? body.model,
 		content: blocks.map((b) => b.whole), stop_reason: stopReason, stop_sequence: null, stop_details: null,
-		container: null, diagnostics: null, usage, ...script.extra_message,
+		container: containerOf(script, body, account), diagnostics: diagnosticsOf(body, account), usage, ...script.extra_message,
 	};
 	return { message, usage, model: message.model, events: eventsOf(script, message, blocks, usage, deltas) };
+}
+
+/** The container that the request names, or a new one if the script uses one. */
+function containerOf(script, body, account) {
+	const named = typeof body.container === 'string' ? body.container : body.container?.id;
+	if (!script.container && !named)
+		return null;
+	return { id: named ?? account.mint('container', 'container_01'), expires_at: new Date(Date.now() + CONTAINER_MS).toISOString(), skills: null };
+}
+
+/** A message that is not this account's is no mistake: there is only nothing to compare with. */
+function diagnosticsOf(body, account) {
+	const id = body.diagnostics?.previous_message_id;
+	if (!id)
+		return null;
+	const known = account.owns('message', id) || account.owns('thread', id);
+	return { cache_miss_reason: known ? null : { type: 'previous_message_not_found' } };
 }
 
 function eventsOf(script, message, blocks, usage, deltas) {
@@ -122,7 +189,8 @@ function eventsOf(script, message, blocks, usage, deltas) {
 		server_tool_use: { web_search_requests: 0, web_fetch_requests: 0 } };
 	if (script.start_usage)
 		Object.assign(start, script.start_usage);
-	const events = [event('message_start', { message: { ...message, content: [], stop_reason: null, usage: start } }, start)];
+	const events = [...(script.ping_first ? [event('ping', {}, null)] : []),
+		event('message_start', { message: { ...message, content: [], stop_reason: null, container: null, usage: start } }, start)];
 	let sent = 0;
 	const running = () => ({ ...start, output_tokens: Math.max(start.output_tokens, Math.floor(usage.output_tokens * sent / Math.max(1, deltas))) });
 	blocks.forEach((block, index) => {
@@ -138,11 +206,11 @@ function eventsOf(script, message, blocks, usage, deltas) {
 		events.push(event('content_block_stop', { index }, running()));
 	});
 	if (script.error_after !== undefined)
-		return [...events.slice(0, script.error_after), errorEvent(script, events[Math.max(0, script.error_after - 1)].usage)];
+		return [...events.slice(0, script.error_after), errorEvent(script, events[script.error_after - 1]?.usage ?? null)];	/* before message_start nothing is billed */
 	if (script.end_after !== undefined)
 		return events.slice(0, script.end_after);
 	events.push(event('message_delta', {
-		delta: { stop_reason: message.stop_reason, stop_sequence: null, stop_details: null, container: null, ...script.extra_delta },
+		delta: { stop_reason: message.stop_reason, stop_sequence: null, stop_details: null, container: message.container, ...script.extra_delta },
 		usage: finalUsage(usage),
 	}, usage));
 	events.push(event('message_stop', {}, usage));

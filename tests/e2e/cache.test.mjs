@@ -1,0 +1,241 @@
+// Answers that are given again: what is the same request, who shares, how long,
+// and that many who ask the same at once ask the provider once.
+//
+//	WEIR_STAMPEDE	how many at once (2,000; 10,000 is the long form)
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import { parseEvents, withoutPings } from './client.mjs';
+import { World, messageBody, messageRequest, parallel, requestBytes, until } from './harness.mjs';
+import { HARDY, MODEL, fallback, followed, inline, isAnswerOf, newLabel, recordOf, routeOf, target, walk } from './routes.mjs';
+
+const STAMPEDE = Number(process.env.WEIR_STAMPEDE ?? 2000);
+const AGE_S = 60;		/* the shortest that may be said */
+const USAGE = { input_tokens: 1000, output_tokens: 100 };
+let world, key, aged;
+
+before(async () => {
+	world = await World.open({ workers: 4, providers: [{ slug: 'a' }, { slug: 'b' }], settings: HARDY });
+	key = await world.weir.key('cache');
+	aged = await storedAt();
+});
+after(() => world.close());
+
+const cached = (more = {}) => target('a', { cache: { mode: 'simple', ...more } });
+/** The same request each time for one label. */
+const ask = (label, rest = {}) => walk(world, { key, config: cached(), label, script: { events: 3, usage: USAGE }, ...rest });
+/** An entry reaches the store a moment after its answer: asks until it is there. */
+async function stored(label, rest) {
+	const first = await ask(label, rest);
+	assert.equal(first.route.cache, 'MISS', first.answer.body.toString());
+	return [first, await until(async () => {
+		const again = await ask(label, rest);
+		return again.route.cache === 'HIT' && again;
+	}, 'the answer is stored', undefined, 20)];
+}
+
+/** Two labels that are stored at the beginning, for a look at their age at the end. */
+async function storedAt() {
+	const [short, invalid] = [newLabel(), newLabel()], begin = Date.now();
+	await stored(short, { config: cached({ max_age: AGE_S }) });
+	await stored(invalid, { config: cached({ max_age: 1 }) });
+	return { short, invalid, begin, end: Date.now() };
+}
+
+test('the second time it is not asked: the same bytes, nothing to pay, and what was saved', async () => {
+	const label = newLabel(), [first, second] = await stored(label);
+	isAnswerOf(first, 'a');
+	assert.ok(second.answer.body.equals(first.answer.body));
+	assert.deepEqual([second.answer.status, second.route.retries, second.answer.headers.get('content-type')], [200, 0, first.answer.headers.get('content-type')]);
+	const [paid, free] = [await recordOf(world, first.answer), await recordOf(world, second.answer)];
+	assert.deepEqual([paid.cache_status, paid.saved_nusd, paid.cost_nusd], ['MISS', 0, 1000 * 2000 + 100 * 10000]);
+	assert.deepEqual([free.cache_status, free.saved_nusd, free.cost_nusd, free.attempts, free.outcome], ['HIT', paid.cost_nusd, 0, 0, 'ok']);
+	assert.notEqual(second.answer.headers.get('x-weir-request-id'), first.answer.headers.get('x-weir-request-id'));
+	for (let i = 0; i < 20; i++)	/* any worker has it */
+		assert.equal((await ask(label)).route.cache, 'HIT');
+});
+
+test('without a word of it nothing is looked up or kept', async () => {
+	const label = newLabel();
+	await stored(label);
+	for (let i = 0; i < 2; i++)
+		assert.equal((await ask(label, { config: target('a') })).route.cache, 'DISABLED');
+	assert.equal((await followed(world, label)).hits.a, 3);
+});
+
+describe('what is the same', () => {
+	const text = (label, edit = (t) => t) => edit(`{"model":"${MODEL}","max_tokens":64,"metadata":{"user_id":"u"},"messages":[{"role":"user","content":${JSON.stringify(JSON.stringify({ fake: { label } }))}}]}`);
+
+	test('order of members and white space do not matter, at any depth', async () => {
+		const label = newLabel();
+		await stored(label, { text: text(label) });
+		for (const same of [text(label, (t) => t.replaceAll(',"', ' ,\n\t"')), text(label, (t) => t.replace('"role":"user",', '').replace('}]}', ',"role":"user"}]}')),
+			`{"messages":${JSON.stringify(JSON.parse(text(label)).messages)},"metadata" : {"user_id":"u"},"max_tokens":64,"model":"${MODEL}"}`]) {
+			assert.deepEqual(JSON.parse(same), JSON.parse(text(label)));
+			assert.equal((await ask(label, { text: same })).route.cache, 'HIT', same);
+		}
+	});
+
+	test('everything else does', async () => {
+		const label = newLabel();
+		await stored(label, { text: text(label) });
+		for (const other of [(t) => t.replace('64', '65'), (t) => t.replace('"u"', '"v"'), (t) => t.replace(MODEL, 'claude-opus-5-5'), (t) => t.replace('{"model"', '{"stream":true,"model"'),
+			(t) => t.replace('"metadata":{"user_id":"u"},', ''), (t) => t.replace('"messages":[', '"messages":[{"role":"user","content":"x"},'), (t) => t.replace('{"model"', '{"temperature":1,"model"')])
+			assert.equal((await ask(label, { text: text(label, other) })).route.cache, 'MISS', other.toString());
+	});
+
+	test('it is what goes upstream that counts: overrides make another request', async () => {
+		const label = newLabel();
+		await stored(label);
+		assert.equal((await ask(label, { config: { ...cached(), override_params: { max_tokens: 7 } } })).route.cache, 'MISS');
+	});
+});
+
+describe('who shares', () => {
+	test('each key has its own', async () => {
+		const label = newLabel(), other = await world.weir.key('cache-other');
+		await stored(label);
+		assert.equal((await ask(label, { key: other })).route.cache, 'MISS');
+	});
+
+	test('no workspace sees another one\'s, not by a namespace either', async () => {
+		const label = newLabel(), space = ['x-portkey-cache-namespace', 'shared'], other = await world.weir.key('cache', '--workspace', 'elsewhere');
+		await stored(label, { headers: [space] });
+		assert.equal((await ask(label, { key: other, headers: [space] })).route.cache, 'MISS');
+	});
+
+	test('a namespace is a place of its own', async () => {
+		const label = newLabel(), space = (name) => ({ headers: [['x-portkey-cache-namespace', name]] });
+		await stored(label, space('one'));
+		assert.equal((await ask(label, space('two'))).route.cache, 'MISS');
+		assert.equal((await ask(label)).route.cache, 'MISS');
+		assert.equal((await ask(label, space('one'))).route.cache, 'HIT');
+	});
+});
+
+test('a forced refresh asks again and keeps the new answer', async () => {
+	const label = newLabel(), script = { in_turn: [{ events: 1 }, { events: 7 }] };
+	const [old] = await stored(label, { script });
+	const fresh = await ask(label, { script, headers: [['x-portkey-cache-force-refresh', 'true']] });
+	assert.equal(fresh.route.cache, 'REFRESH');
+	isAnswerOf(fresh, 'a');
+	assert.ok(!fresh.answer.body.equals(old.answer.body));
+	const now = await until(async () => {
+		const again = await ask(label, { script });
+		assert.equal(again.route.cache === 'HIT' && again.answer.body.equals(old.answer.body), false, 'the old answer is gone');
+		return again.route.cache === 'HIT' && again;
+	}, 'the new answer is stored', undefined, 20);
+	assert.equal(JSON.parse(now.answer.body).usage.output_tokens, JSON.parse(fresh.answer.body).usage.output_tokens);
+	assert.equal((await recordOf(world, fresh.answer)).cache_status, 'REFRESH');
+});
+
+test('a stream comes again as a stream, with all its events', async () => {
+	for (const script of [{ events: 30, thinking: 3, tool: true, ping_every: 5, usage: USAGE }, { events: 4, style: 'crlf' }, { events: 2, results: 2, container: true }]) {
+		const [first, second] = await stored(newLabel(), { stream: true, script });
+		assert.match(second.answer.headers.get('content-type'), /^text\/event-stream/);
+		assert.ok(withoutPings(second.answer.body).equals(withoutPings(first.answer.body)), 'but for pings it is the same stream');
+		if (!script.style)
+			assert.equal(parseEvents(second.answer.body).at(-1).event, 'message_stop');
+	}
+});
+
+/* What is not whole, or no success. */
+const NEVER = [['an error', { error: 'overloaded' }], ['a refusal of the request', { error: 'prompt_too_long' }], ['a stream that breaks off', { events: 9, fault: { kind: 'reset', after_events: 6 } }, true],
+	['a stream that ends too early', { events: 9, end_after: 6 }, true], ['a stream with an error event', { events: 9, error_after: 6 }, true],
+	['a plain answer that breaks off', { events: 2000, fault: { kind: 'close' } }], ['a body that is shorter than announced', { events: 9, fault: { kind: 'short_body' } }]];
+
+for (const [name, script, stream = false] of NEVER)
+	test(`${name} is not kept`, async () => {
+		const label = newLabel();
+		for (let i = 1; i <= 3; i++) {
+			const { route, hits } = await ask(label, { script, stream, mayBreak: true });
+			assert.equal(route?.cache ?? 'MISS', 'MISS');
+			assert.ok(hits.a >= i, `asked ${hits.a} times of ${i}`);
+		}
+	});
+
+test('what was cut off by its client is not kept', async () => {
+	const label = newLabel(), body = messageBody({ stream: true, script: { label, events: 200, delay_ms: 5 } });
+	const client = await world.open();
+	await client.send(messageRequest({ key, headers: [inline(cached())], body }));
+	await client.head();
+	client.close();
+	await until(async () => (await world.providers.a.stats()).in_flight === 0, 'the provider is left');
+	const again = await walk(world, { key, config: cached(), label, text: body });
+	assert.equal(again.route.cache, 'MISS');
+	assert.equal(parseEvents(again.answer.body).at(-1).event, 'message_stop');
+});
+
+test('counting is never kept', async () => {
+	const headers = [inline(cached())], body = JSON.stringify({ model: MODEL, messages: [{ role: 'user', content: newLabel() }] });
+	for (let i = 0; i < 2; i++)
+		assert.notEqual(routeOf(await world.ask({ key, headers, body, path: '/v1/messages/count_tokens' })).cache, 'HIT');
+});
+
+test('an answer of the second target is kept like one of the first', async () => {
+	const script = { accounts: { a: { error: 'internal' } } }, config = { ...fallback(['a', 'b']), cache: { mode: 'simple' } };
+	const [first, second] = await stored(newLabel(), { config, script });
+	isAnswerOf(first, 'b');
+	assert.ok(second.answer.body.equals(first.answer.body));
+});
+
+/** Writes so many identical requests on connections of their own, then lets the provider answer the first; the answers. */
+async function stampede(count, label, stream) {
+	const script = { label, in_turn: [{ hold: { before_head: true, gate: label } }, {}] };
+	const bytes = requestBytes(messageRequest({ key, headers: [inline(cached())], body: messageBody({ stream, script }) }));
+	const clients = await parallel(count, 100, () => world.open());
+	const answers = clients.map((client) => client.response());
+	await Promise.all(clients.map((client) => client.write(bytes)));
+	await world.providers.a.held(1);
+	await world.providers.a.release(label);
+	const all = await Promise.all(answers);
+	clients.forEach((client) => client.close());
+	return all;
+}
+
+test(`${STAMPEDE} at once, on four workers: the provider is asked once`, async () => {
+	for (const stream of [false, true]) {
+		const label = newLabel(), answers = await stampede(STAMPEDE, label, stream);
+		const { at } = await followed(world, label);
+		assert.equal(at.a.length, 1);
+		const [first] = answers.map((a) => withoutPings(a.body));
+		for (const answer of answers) {
+			assert.equal(answer.status, 200);
+			assert.ok(withoutPings(answer.body).equals(first), 'all get the same answer');
+		}
+		const count = (status) => answers.filter((a) => routeOf(a).cache === status).length;
+		assert.deepEqual([count('MISS'), count('HIT')], [1, STAMPEDE - 1]);
+	}
+});
+
+test('if the one who asked gets an error, another one asks', async () => {
+	const label = newLabel(), script = { in_turn: [{ error: 'overloaded' }, {}] };
+	const bytes = messageRequest({ key, headers: [inline(cached())], body: messageBody({ script: { label, ...script } }) });
+	const answers = await parallel(40, 40, async () => {
+		const client = await world.open();
+		const answer = await client.exchange(bytes);
+		client.close();
+		return answer;
+	});
+	assert.ok(answers.filter((a) => a.status !== 200).length <= 1, 'one error was given once');
+	assert.ok((await followed(world, label)).hits.a <= 3);
+});
+
+test('if the one who asked leaves, another one asks', async () => {
+	const label = newLabel(), body = messageBody({ script: { label, in_turn: [{ hold: { before_head: true, gate: label } }, {}] } });
+	const first = await world.open();
+	await first.send(messageRequest({ key, headers: [inline(cached())], body }));
+	await world.providers.a.held(1);
+	const others = Array.from({ length: 20 }, () => world.ask({ key, headers: [inline(cached())], body }));
+	first.close();
+	for (const answer of await Promise.all(others))
+		assert.equal(answer.status, 200);
+	assert.equal((await followed(world, label)).hits.a, 2);
+});
+
+test('when its time is over an answer is not given again; a time that may not be said is a week', async () => {
+	await until(() => Date.now() - aged.end > AGE_S * 1000, 'a minute is over', 2 * AGE_S * 1000, 100);
+	assert.equal((await ask(aged.short, { config: cached({ max_age: AGE_S }) })).route.cache, 'MISS');
+	assert.equal((await ask(aged.invalid, { config: cached({ max_age: 1 }) })).route.cache, 'HIT');
+});
