@@ -88,6 +88,7 @@ layout_hash(void)
 		sizeof(struct shm_queue), sizeof(struct shm_metrics), ROUTES_MAX, PROVIDERS_MAX, STATUSES_MAX,
 		FIELD(shm_metrics, tokens), FIELD(shm_metrics, cost_nusd), FIELD(shm_metrics, bucket),
 		FIELD(shm_metrics, sum_ns), FIELD(shm_metrics, counter), FIELD(shm_metrics, connections),
+		FIELD(shm_metrics, cache_entries),
 	};
 	uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
