@@ -36,9 +36,9 @@ channel_pair(int *master_end, int *child_end)
 }
 
 int
-channel_send(int fd, const struct channel_message *m, int attached_fd)
+channel_send_bytes(int fd, struct slice message, int attached_fd)
 {
-	struct iovec piece = { .iov_base = (void *)(uintptr_t)m, .iov_len = sizeof(*m) };
+	struct iovec piece = { .iov_base = (void *)(uintptr_t)message.p, .iov_len = message.n };
 	struct msghdr head = { .msg_iov = &piece, .msg_iovlen = 1 };
 	union control control;
 	ssize_t n;
@@ -56,7 +56,13 @@ channel_send(int fd, const struct channel_message *m, int attached_fd)
 	do
 		n = sendmsg(fd, &head, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
-	return n == (ssize_t)sizeof(*m) ? 0 : -1;
+	return n == (ssize_t)message.n ? 0 : -1;
+}
+
+int
+channel_send(int fd, const struct channel_message *m, int attached_fd)
+{
+	return channel_send_bytes(fd, (struct slice){ (const char *)m, sizeof(*m) }, attached_fd);
 }
 
 /* Keeps the first descriptor, closes any other. */
@@ -79,51 +85,66 @@ take_descriptors(struct msghdr *head, int *out)
 	}
 }
 
-int
-channel_receive(int fd, struct channel_message *m, int *attached_fd)
+enum channel_got
+channel_receive_bytes(int fd, void *message, size_t n, int *attached_fd)
 {
 	union control control;
-	struct iovec piece = { .iov_base = m, .iov_len = sizeof(*m) };
+	struct iovec piece = { .iov_base = message, .iov_len = n };
 	struct msghdr head = {
 		.msg_iov = &piece, .msg_iovlen = 1,
 		.msg_control = control.bytes, .msg_controllen = sizeof(control.bytes),
 	};
-	ssize_t n;
+	ssize_t got;
 
 	*attached_fd = -1;
 	do
-		n = recvmsg(fd, &head, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
+		got = recvmsg(fd, &head, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	while (got < 0 && errno == EINTR);
+	if (got < 0)
+		return errno == EAGAIN || errno == EWOULDBLOCK ? CHANNEL_NOTHING : CHANNEL_GONE;
 	take_descriptors(&head, attached_fd);
-	if (n == (ssize_t)sizeof(*m) && !(head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
-		return 1;
+	if (got == (ssize_t)n && !(head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+		return CHANNEL_MESSAGE;
 	if (*attached_fd >= 0)
 		close(*attached_fd);
 	*attached_fd = -1;
-	return -1;
+	return got == 0 ? CHANNEL_GONE : CHANNEL_FOREIGN;
 }
 
 int
-channel_memfd(struct slice content)
+channel_receive(int fd, struct channel_message *m, int *attached_fd)
 {
-	int fd = memfd_create("weir-settings", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	enum channel_got got = channel_receive_bytes(fd, m, sizeof(*m), attached_fd);
 
-	if (fd < 0)
-		return -1;
+	return got == CHANNEL_FOREIGN ? -1 : (int)got;
+}
+
+static bool
+write_all(int fd, struct slice content)
+{
 	for (size_t done = 0; done < content.n;) {
 		ssize_t n = write(fd, content.p + done, content.n - done);
 
 		if (n > 0)
 			done += (size_t)n;
 		else if (n == 0 || errno != EINTR)
-			goto fail;
+			return false;
 	}
-	if (fcntl(fd, F_ADD_SEALS, SEALS) == 0)
+	return true;
+}
+
+int
+channel_memfd(const char *name, const struct slice *pieces, uint32_t n)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	bool ok = fd >= 0;
+
+	for (uint32_t i = 0; i < n && ok; i++)
+		ok = write_all(fd, pieces[i]);
+	if (ok && fcntl(fd, F_ADD_SEALS, SEALS) == 0)
 		return fd;
-fail:
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	return -1;
 }
 

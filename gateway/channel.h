@@ -4,6 +4,9 @@
  * Messages are fixed-size (SOCK_SEQPACKET) and may carry one descriptor: a
  * sealed memfd with a new bundle of settings. A child that reads end-of-file
  * knows that the master is gone and drains.
+ *
+ * Below it are messages of any fixed size with a descriptor, and sealed memory:
+ * gateway/cache_mail.h uses them too.
  */
 #ifndef WEIR_GATEWAY_CHANNEL_H
 #define WEIR_GATEWAY_CHANNEL_H
@@ -31,8 +34,18 @@ int channel_send(int fd, const struct channel_message *m, int attached_fd) MUST_
 	/* attached_fd -1: none. -1 when the peer is gone or its queue is full. */
 int channel_receive(int fd, struct channel_message *m, int *attached_fd) MUST_CHECK;
 	/* 1: a message; 0: nothing now; -1: the peer is gone. */
-int channel_memfd(struct slice content) MUST_CHECK;
-	/* A sealed memfd; -1. */
+
+enum channel_got { CHANNEL_GONE = -1, CHANNEL_NOTHING, CHANNEL_MESSAGE, CHANNEL_FOREIGN };
+
+int channel_send_bytes(int fd, struct slice message, int attached_fd) MUST_CHECK;
+	/* As channel_send(). */
+enum channel_got channel_receive_bytes(int fd, void *message, size_t n, int *attached_fd) MUST_CHECK;
+	/* GONE: end-of-file, an error, or an empty message. FOREIGN: one of
+	 * another size, or with more descriptors than one can take; none of
+	 * them stays open. */
+int channel_memfd(const char *name, const struct slice *pieces, uint32_t n) MUST_CHECK;
+	/* Sealed memory with the pieces in a row; -1. The name is for /proc. */
 int channel_read_memfd(int fd, struct buf *out) MUST_CHECK;
+	/* Its content; -1: not sealed memory, or (out->overflow) more than fits. */
 
 #endif

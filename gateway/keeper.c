@@ -3,7 +3,9 @@
  *
  * One loop: wait for the flush time, a signal or the master; write what the
  * rings have. Nobody wakes the keeper for a record: workers must not spend a
- * system call on it, and a flush a moment later is a larger commit.
+ * system call on it, and a flush a moment later is a larger commit. Mail for the
+ * cache does wake it, because other requests may wait for what is in it; it is
+ * taken in what time there is until the next flush.
  */
 #include "gateway/keeper.h"
 
@@ -15,6 +17,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "gateway/cache_intake.h"
 #include "gateway/channel.h"
 #include "gateway/limit_alert.h"
 #include "gateway/master.h"
@@ -49,6 +52,7 @@ struct keeper {
 	int64_t tick_ns, evict_ns, warn_ns;	/* likewise */
 	int64_t full_ns;		/* since when there is no room for meters; 0: there is */
 	uint64_t tick, durable_tick;	/* what was charged before the latter is in the store */
+	struct cache_intake cache;
 	bool failing;			/* the store; has been logged */
 	bool stopping;
 };
@@ -186,21 +190,38 @@ hear(struct keeper *k)
 	}
 }
 
-static void
-wait_turn(struct keeper *k, int timeout_ms)
+static int
+ms_until(int64_t mono_ns, int64_t now)
 {
-	struct pollfd fds[2] = {
-		{ .fd = k->signal_fd, .events = POLLIN },
-		{ .fd = k->control_fd, .events = POLLIN },
-	};
-	struct signalfd_siginfo info;
+	return mono_ns > now ? (int)((mono_ns - now + NS_PER_MS - 1) / NS_PER_MS) : 0;
+}
 
-	if (poll(fds, 2, timeout_ms) <= 0)
-		return;
-	if (fds[0].revents && read(k->signal_fd, &info, sizeof(info)) == sizeof(info))
-		k->stopping = true;
-	if (fds[1].revents)
-		hear(k);
+/* Takes mail until then; something else ends it at once. */
+static void
+wait_until(struct keeper *k, int64_t mono_ns)
+{
+	int64_t now = clock_mono_ns(), rest_ns;
+	bool else_to_do = false;
+
+	do {
+		bool mail = cache_intake_waits(&k->cache, k->settings, now, &rest_ns);
+		struct pollfd fds[3] = {
+			{ .fd = k->signal_fd, .events = POLLIN },
+			{ .fd = k->control_fd, .events = POLLIN },
+			{ .fd = mail ? k->cache.fd : -1, .events = POLLIN },
+		};
+		struct signalfd_siginfo info;
+		int ready = poll(fds, 3, ms_until(!mail && rest_ns < mono_ns ? rest_ns : mono_ns, now));
+
+		if (ready > 0 && fds[0].revents && read(k->signal_fd, &info, sizeof(info)) == sizeof(info))
+			k->stopping = true;
+		if (ready > 0 && fds[1].revents)
+			hear(k);
+		if (ready > 0 && fds[2].revents)
+			cache_intake_take(&k->cache, k->settings);
+		else_to_do = ready < 0 || (ready > 0 && (fds[0].revents || fds[1].revents));
+		now = clock_mono_ns();
+	} while (!else_to_do && now < mono_ns);
 }
 
 static void
@@ -284,12 +305,13 @@ evict(struct keeper *k)
 }
 
 int
-keeper_run(struct arena *a, struct settings *s, int control_fd)
+keeper_run(struct arena *a, struct settings *s, int control_fd, int cache_fd)
 {
 	struct keeper k = { .arena = a, .settings = settings_get(s), .control_fd = control_fd };
 	uint32_t records;
 	int status;
 
+	cache_intake_init(&k.cache, a, cache_fd);
 	k.signal_fd = signals_open();
 	if (k.signal_fd < 0) {
 		log_error("keeper: no signalfd: %s", strerror(errno));
@@ -303,10 +325,15 @@ keeper_run(struct arena *a, struct settings *s, int control_fd)
 		works = flush(&k, &records);
 		evict(&k);
 		heartbeat(&k);
+		if (k.writer)		/* nobody else has the store */
+			cache_intake_tend(&k.cache, k.settings, clock_mono_ns());
 		/* A full batch is followed by the next one at once. */
-		wait_turn(&k, !works ? RETRY_MS : records >= WRITER_BATCH_RECORDS ? 0 : (int)k.settings->flush_ms);
+		int64_t wait_ms = !works ? RETRY_MS : records >= WRITER_BATCH_RECORDS ? 0 : k.settings->flush_ms;
+		wait_until(&k, clock_mono_ns() + wait_ms * NS_PER_MS);
 	}
 	status = drain(&k);
+	cache_intake_drain(&k.cache, k.settings);
+	cache_intake_free(&k.cache);
 	writer_close(k.writer);
 	close(k.signal_fd);
 	settings_put(k.settings);

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "gateway/admin.h"
+#include "gateway/cache_mail.h"
 #include "gateway/channel.h"
 #include "gateway/keeper.h"
 #include "gateway/startup.h"
@@ -55,6 +56,7 @@ struct master {
 	uint32_t listeners_count, workers;
 	int *listen_fds;		/* [worker * listeners_count + listener] */
 	int admin_fd, signal_fd;
+	int cache_fd_workers, cache_fd_keeper;	/* cache_mail.h */
 	char *run_dir;
 	struct identity identity;
 	struct arena arena;
@@ -137,6 +139,10 @@ close_inherited(struct master *m, uint32_t row)
 			close(m->listen_fds[i]);
 	if (row != PROC_ADMIN && m->admin_fd >= 0)
 		close(m->admin_fd);
+	if (row >= m->workers)
+		close(m->cache_fd_workers);
+	if (row != PROC_KEEPER)
+		close(m->cache_fd_keeper);
 	for (uint32_t i = 0; i < CHILDREN_MAX; i++)
 		if (m->child[i].fd >= 0)
 			close(m->child[i].fd);
@@ -166,14 +172,14 @@ child_main(struct master *m, uint32_t row, int fd)
 		_exit(1);
 	}
 	if (row == PROC_KEEPER) {
-		status = keeper_run(&m->arena, m->settings, fd);
+		status = keeper_run(&m->arena, m->settings, fd, m->cache_fd_keeper);
 	} else if (row == PROC_ADMIN) {
 		status = admin_run(&m->arena, m->settings, m->admin_fd, fd);
 	} else {
 		struct worker_boot boot = {
 			.arena = &m->arena, .index = row, .settings = m->settings, .ticket_keys = &m->keys,
 			.listeners = m->listeners, .listeners_count = m->listeners_count,
-			.listen_fds = &m->listen_fds[row * m->listeners_count], .control_fd = fd,
+			.listen_fds = &m->listen_fds[row * m->listeners_count], .control_fd = fd, .cache_fd = m->cache_fd_workers,
 		};
 		status = worker_run(&boot);
 	}
@@ -401,7 +407,8 @@ tell_children(struct master *m)
 	buf_init(&content, RELOAD_BYTES_MAX);
 	buf_add(&content, &m->keys, sizeof(m->keys));
 	buf_add_slice(&content, buf_slice(&m->bundle));
-	int fd = content.overflow ? -1 : channel_memfd(buf_slice(&content));
+	const struct slice whole = buf_slice(&content);
+	int fd = content.overflow ? -1 : channel_memfd("weir-settings", &whole, 1);
 	for (uint32_t i = 0; i < CHILDREN_MAX && fd >= 0; i++)
 		if (m->child[i].fd >= 0 && channel_send(m->child[i].fd, &message, fd) != 0)
 			log_warn("%s did not take the new settings", child_name(i, name, sizeof(name)));
@@ -667,7 +674,7 @@ master_run(const struct serve_options *o)
 		return 2;
 	if (!prepare(&m))
 		return 2;
-	if (!open_signals(&m) || !make_ticket_keys(&m.keys)) {
+	if (!open_signals(&m) || !make_ticket_keys(&m.keys) || cache_mail_pair(&m.cache_fd_workers, &m.cache_fd_keeper) != 0) {
 		startup_complain("start: %s", strerror(errno));
 		return 1;
 	}

@@ -49,6 +49,15 @@ static const struct counter_row counter_rows[] = {
 	    "Budgets that passed their alert_threshold, and budgets that were used up." },
 	{ COUNTER_ALERTS_EXHAUSTED, "weir_limit_alerts_total", "{kind=\"exhausted\"}", NULL },
 	{ COUNTER_EVICTED, "weir_meters_evicted_total", "", "Idle meters that were taken out of the arena." },
+	{ COUNTER_CACHE_STORED, "weir_cache_stored_total", "", "Answers that were put into the response cache." },
+	{ COUNTER_CACHE_REFUSED_QUEUE, "weir_cache_refused_total", "{reason=\"queue_full\"}",
+	    "Answers that the response cache did not take, by reason." },
+	{ COUNTER_CACHE_REFUSED_LARGE, "weir_cache_refused_total", "{reason=\"too_large\"}", NULL },
+	{ COUNTER_CACHE_REFUSED_STORE, "weir_cache_refused_total", "{reason=\"store\"}", NULL },
+	{ COUNTER_CACHE_REFUSED_MALFORMED, "weir_cache_refused_total", "{reason=\"malformed\"}", NULL },
+	{ COUNTER_CACHE_EVICTED, "weir_cache_evicted_total", "{reason=\"room\"}",
+	    "Answers that left the response cache by themselves, by reason." },
+	{ COUNTER_CACHE_EXPIRED, "weir_cache_evicted_total", "{reason=\"expired\"}", NULL },
 	{ COUNTER_CLIENT_GONE, "weir_clients_gone_total", "",
 	    "Requests whose client left before the end of its answer." },
 	{ COUNTER_UPSTREAM_ERRORS, "weir_upstream_errors_total", "",
@@ -243,6 +252,8 @@ render_arena(const struct arena *a, const struct metrics_view *v, struct buf *ou
 	gauge(out, "weir_arena_meters_capacity", sizes.meters,
 	    "Meters for which there is room (setting ledger.meters).");
 	gauge(out, "weir_arena_bytes", (int64_t)a->bytes, "Size of the shared memory of all processes.");
+	gauge(out, "weir_cache_bytes", v->cache_bytes, "What the response cache takes on the disk (bounded by setting cache.bytes).");
+	gauge(out, "weir_cache_entries", v->cache_entries, "Answers in the response cache.");
 	family(out, "weir_ring_fill_ratio", "gauge",
 	    "How full a worker's ring of finished requests is; at 1 its intake stops.");
 	for (uint32_t w = 0; w < sizes.workers; w++) {

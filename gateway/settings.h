@@ -93,6 +93,12 @@ struct settings {
 	} limit;
 
 	struct {
+		uint64_t bytes;		/* of all kept answers together; 0: none is kept */
+		uint64_t entry_bytes;	/* of one */
+		uint32_t wait_ms;	/* how long a request waits for another one that fetches the same */
+	} cache;
+
+	struct {
 		char **required;	/* metadata fields that each request must have */
 		uint32_t required_count;
 		bool lenient;

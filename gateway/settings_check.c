@@ -349,6 +349,17 @@ check_folders(struct settings_draft *d, struct problems *p)
 		problem_add(p, "run_dir", "\"%s\" has more than %d bytes: name a shorter folder", s->run_dir, (int)run->max);
 }
 
+/* One entry must not be most of the cache, nor more than all of it. */
+static void
+check_cache(const struct settings_draft *d, struct problems *p)
+{
+	uint64_t bytes = d->s.cache.bytes, entry = d->s.cache.entry_bytes;
+
+	if (bytes == 0 || settings_unresolved(d, "cache.bytes") || settings_unresolved(d, "cache.entry_bytes") || entry <= bytes / 2)
+		return;
+	problem_add(p, "cache.bytes", "must be at least twice cache.entry_bytes (%llu), or 0 for no cache", (unsigned long long)entry);
+}
+
 static void
 check_metadata(struct settings *s, struct problems *p)
 {
@@ -420,6 +431,7 @@ settings_check(struct settings_draft *d, struct problems *p)
 	check_listeners(d, p);
 	check_folders(d, p);
 	check_path_prefix(s, p);
+	check_cache(d, p);
 	check_metadata(s, p);
 	for (uint32_t i = 0; i < s->providers_count; i++)
 		check_provider(s, i, p);

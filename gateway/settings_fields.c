@@ -6,6 +6,8 @@
  */
 #include "gateway/settings_fields.h"
 
+#include "store/cache_entry.h"
+
 #define ROOT(member) .offset = offsetof(struct settings, member)
 #define DRAFT(member) .offset = offsetof(struct settings_draft, member)
 #define LISTENER(member) .offset = offsetof(struct setting_listener, member)
@@ -60,6 +62,12 @@ const struct setting_field setting_fields[] = {
 	{ .path = "limits.ping_ms", .kind = SETTING_U32, ROOT(limit.ping_ms), .fallback = "15000", .min = 10, .max = DAY_MS },
 	{ .path = "limits.connections", .kind = SETTING_U32, ROOT(limit.connections), .min = 1, .max = 1000000 },
 	{ .path = "limits.drain_ms", .kind = SETTING_U32, ROOT(drain_ms), .fallback = "600000", .min = 0, .max = DAY_MS },
+
+	{ .path = "cache", .kind = SETTING_SECTION },
+	{ .path = "cache.bytes", .kind = SETTING_U64, ROOT(cache.bytes), .fallback = "1073741824", .min = 0, .max = INT64_C(1) << 43 },
+	{ .path = "cache.entry_bytes", .kind = SETTING_U64, ROOT(cache.entry_bytes), .fallback = "4194304",
+	    .min = 4096, .max = CACHE_ENTRY_BYTES_MAX },
+	{ .path = "cache.wait_ms", .kind = SETTING_U32, ROOT(cache.wait_ms), .fallback = "60000", .min = 0, .max = DAY_MS },
 
 	{ .path = "path_prefix", .kind = SETTING_STRING, ROOT(path_prefix), .fallback = "\"\"", .max = 256 },
 	{ .path = "metadata", .kind = SETTING_SECTION },

@@ -339,6 +339,7 @@ on_tick(uv_timer_t *timer)
 	if (now - w->heartbeat_ms >= HEARTBEAT_MS) {
 		w->heartbeat_ms = now;
 		arena_heartbeat(w->arena, w->index, clock_mono_ns());
+		cache_look(w->cache);
 	}
 	if (w->upstream)
 		upstream_tick(w->upstream, now);
@@ -379,12 +380,13 @@ open_all(struct worker *w, const struct worker_boot *boot)
 		log_error("%s", why);
 		return false;
 	}
+	w->cache = cache_open_read(boot->settings->data_dir);
 	w->keys = key_cache_new(w->catalog, KEYS_CACHED_MAX);
 	w->limit_memo = limit_memo_new(GROUPS_KEPT_MAX);
 	w->prompt_counts = prompt_counts_new();
 	w->upstream = upstream_new(&w->loop);
 	w->memo = metadata_memo_new();
-	if (!w->keys || !w->limit_memo || !w->prompt_counts || !w->upstream || !w->memo)
+	if (!w->cache || !w->keys || !w->limit_memo || !w->prompt_counts || !w->upstream || !w->memo)
 		return false;
 	w->plane = plane_new(w, boot->settings, boot->ticket_keys, tls);
 	return w->plane != NULL;
@@ -409,6 +411,7 @@ worker_run(const struct worker_boot *boot)
 	w.arena = boot->arena;
 	w.index = boot->index;
 	w.control_fd = boot->control_fd;
+	w.cache_fd = boot->cache_fd;
 	timeline_init(&w.idle, 0);
 	timeline_init(&w.head, 0);
 	timeline_init(&w.body, 0);
@@ -434,6 +437,7 @@ worker_run(const struct worker_boot *boot)
 	limit_memo_free(w.limit_memo);
 	prompt_counts_free(w.prompt_counts);
 	reader_close(w.store);
+	cache_close(w.cache);
 	catalog_close(w.catalog);
 	free(w.listeners);
 	uv_loop_close(&w.loop);

@@ -20,6 +20,7 @@
 #include "shm/arena.h"
 #include "shm/ledger.h"
 #include "shm/base/clock.h"
+#include "store/cache.h"
 #include "store/catalog.h"
 #include "store/records.h"
 #include "upstream/exchange.h"
@@ -59,6 +60,8 @@ struct worker {
 	struct limit_memo *limit_memo;
 	struct prompt_counts *prompt_counts;
 	struct reader *store;		/* for levels of meters that are not in memory */
+	struct cache *cache;		/* kept answers */
+	int cache_fd;			/* where they are sent to be kept: cache_mail.h */
 	struct upstream *upstream;
 
 	struct listener *listeners;
@@ -97,6 +100,7 @@ struct worker_boot {		/* what the master hands down */
 	uint32_t listeners_count;
 	const int *listen_fds;		/* of this worker, in their order */
 	int control_fd;
+	int cache_fd;			/* the workers' end of cache_mail.h */
 };
 
 int worker_run(const struct worker_boot *boot);

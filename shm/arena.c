@@ -91,6 +91,7 @@ layout_hash(void)
 		FIELD(shm_metrics, sum_ns), FIELD(shm_metrics, counter), FIELD(shm_metrics, connections),
 		sizeof(struct shm_health), HEALTH_ROWS, HEALTH_WHYS, FIELD(shm_health, name), sizeof(struct shm_target),
 		FIELD(shm_target, circuit), FIELD(shm_target, used_ms), CLAIMS, PLACES_SETS, sizeof(struct shm_place_set),
+		FIELD(shm_metrics, cache_entries),
 	};
 	uint64_t hash = UINT64_C(0xcbf29ce484222325);
 

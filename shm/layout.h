@@ -279,7 +279,7 @@ struct shm_item {
 	uint64_t pad;
 };
 
-/* Counters of one worker. Writer: that worker. */
+/* Counters of one worker, or of the keeper. Writer: that process. */
 struct shm_metrics {
 	_Alignas(CACHE_LINE) _Atomic uint64_t requests[ROUTES_MAX][PROVIDERS_MAX][STATUSES_MAX];
 	_Atomic uint64_t tokens[PROVIDERS_MAX][METRICS_TOKEN_CLASSES];
@@ -289,6 +289,7 @@ struct shm_metrics {
 	_Atomic uint64_t counter[COUNTER_COUNT];
 	_Atomic uint64_t connections;
 	_Atomic uint64_t waiting;
+	_Atomic uint64_t cache_bytes, cache_entries;
 };
 
 /* Who waits for room: queue.h. Writers: all workers, without a lock. */

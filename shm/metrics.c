@@ -128,6 +128,15 @@ metrics_waiting(struct arena *a, uint32_t worker, int64_t requests)
 	atomic_store_explicit(&layout_metrics(a, worker)->waiting, (uint64_t)requests, memory_order_relaxed);
 }
 
+void
+metrics_cache(struct arena *a, int64_t bytes, int64_t entries)
+{
+	struct shm_metrics *m = layout_metrics(a, metrics_keeper_row(a));
+
+	atomic_store_explicit(&m->cache_bytes, (uint64_t)bytes, memory_order_relaxed);
+	atomic_store_explicit(&m->cache_entries, (uint64_t)entries, memory_order_relaxed);
+}
+
 static void
 add_histograms(const struct shm_metrics *m, struct metrics_view *out)
 {
@@ -162,6 +171,8 @@ metrics_sum(const struct arena *a, struct metrics_view *out)
 			out->counter[c] += peek(&m->counter[c]);
 		out->connections += (int64_t)peek(&m->connections);
 		out->waiting += (int64_t)peek(&m->waiting);
+		out->cache_bytes += (int64_t)peek(&m->cache_bytes);
+		out->cache_entries += (int64_t)peek(&m->cache_entries);
 		add_histograms(m, out);
 	}
 }

@@ -46,6 +46,13 @@ enum metrics_counter {
 	COUNTER_ALERTS_THRESHOLD,	/* budgets that passed their alert level; keeper */
 	COUNTER_ALERTS_EXHAUSTED,	/* budgets that were used up; keeper */
 	COUNTER_EVICTED,		/* meters that were taken out of memory; keeper */
+	COUNTER_CACHE_STORED,		/* answers that were kept; keeper, as are the next five in part */
+	COUNTER_CACHE_REFUSED_QUEUE,	/* not kept: the keeper had too many waiting; by a worker */
+	COUNTER_CACHE_REFUSED_LARGE,	/* ... larger than cache.entry_bytes */
+	COUNTER_CACHE_REFUSED_STORE,	/* ... the cache could not be written, or had no room */
+	COUNTER_CACHE_REFUSED_MALFORMED,	/* ... what came was no entry */
+	COUNTER_CACHE_EXPIRED,		/* kept answers that went because they were too old */
+	COUNTER_CACHE_EVICTED,		/* ... for room */
 	COUNTER_COUNT,
 };
 
@@ -67,6 +74,7 @@ struct metrics_view {		/* the sum over workers; large: allocate it */
 	uint64_t counter[COUNTER_COUNT];
 	int64_t connections;	/* open now */
 	int64_t waiting;	/* for room in a limit, now */
+	int64_t cache_bytes, cache_entries;	/* of kept answers, now */
 };
 
 uint32_t metrics_keeper_row(const struct arena *a);
@@ -81,6 +89,8 @@ void metrics_connections(struct arena *a, uint32_t worker, int64_t open);
 	/* A gauge: sets the number; the master sets 0 for a dead worker. */
 void metrics_waiting(struct arena *a, uint32_t worker, int64_t requests);
 	/* Likewise: requests that wait for room in a limit. */
+void metrics_cache(struct arena *a, int64_t bytes, int64_t entries);
+	/* Likewise, by the keeper: the answers that are kept. */
 void metrics_sum(const struct arena *a, struct metrics_view *out);
 
 #endif

@@ -161,6 +161,12 @@ ready(struct cache *c)
 	return c->env != NULL;
 }
 
+void
+cache_look(struct cache *c)
+{
+	ready(c);
+}
+
 bool
 cache_secret(struct cache *c, uint64_t secret[2])
 {

@@ -30,6 +30,9 @@ struct cache *cache_open_read(const char *data_dir);
 	/* After the fork, once a process (LMDB's rule). There need not be a cache
 	 * yet, nor the folder. NULL: no memory. */
 void cache_close(struct cache *c);
+void cache_look(struct cache *c);
+	/* Now and then, by who asks for nothing: lets go of a cache that was
+	 * thrown away, which takes room on the disk as long as somebody has it. */
 bool cache_secret(struct cache *c, uint64_t secret[2]);
 	/* What keys are made under (policy/canon.h): random, and the same for all
 	 * workers and restarts until the cache is made anew. So ask for each key.

@@ -280,7 +280,7 @@ settings_make(const char *folder)
 	f = fopen(path, "w");
 	if (!f)
 		fail("a settings file", errno, 0);
-	fprintf(f, "{\"data_dir\":\"%s/data\",\"run_dir\":\"%s/run\",\"ledger\":{\"flush_ms\":1}}", folder, folder);
+	fprintf(f, "{\"data_dir\":\"%s/data\",\"run_dir\":\"%s/run\",\"ledger\":{\"flush_ms\":1},\"cache\":{\"bytes\":0}}", folder, folder);
 	fclose(f);
 	problems_init(&problems);
 	buf_init(&bundle, SETTINGS_BUNDLE_BYTES_MAX);
@@ -305,7 +305,7 @@ start(struct power *p)
 	if (p->keeper == 0) {
 		close(p->control);
 		disk_arm(p->settings->data_dir);
-		_exit(keeper_run(&p->f.arena, p->settings, theirs));
+		_exit(keeper_run(&p->f.arena, p->settings, theirs, -1));
 	}
 	close(theirs);
 	for (uint32_t i = 0; i < WORKERS; i++) {

@@ -306,8 +306,14 @@ cache_audit_environment(MDB_env *env, struct cache_about *about)
 	int rc;
 
 	CHECK(mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) == 0);
-	for (int i = 0; i < CACHE_TABLES; i++)
-		CHECK(mdb_dbi_open(txn, names[i], 0, &table[i]) == 0);
+	for (int i = 0; i < CACHE_TABLES; i++) {
+		rc = mdb_dbi_open(txn, names[i], 0, &table[i]);
+		if (rc == MDB_NOTFOUND)
+			return 0;	/* its maker died before that */
+		CHECK(rc == 0);
+	}
+	if (mdb_get(txn, table[CACHE_ABOUT_TABLE], &key, &value) == MDB_NOTFOUND)
+		return 0;
 	CHECK(mdb_get(txn, table[CACHE_ABOUT_TABLE], &key, &value) == 0 && value.mv_size == sizeof(*about));
 	memcpy(about, value.mv_data, sizeof(*about));
 	CHECK(mdb_cursor_open(txn, table[CACHE_ORDER], &cursor) == 0);
@@ -337,7 +343,7 @@ cache_audit_environment(MDB_env *env, struct cache_about *about)
 }
 
 /* Reads the whole environment by LMDB's own means, in a process of its own: sums,
- * indexes and entries agree. Gives what it says of itself. */
+ * indexes and entries agree. Gives what it says of itself; zeros if there is none. */
 static inline struct cache_about
 cache_audit(const char *data_dir)
 {
@@ -354,6 +360,8 @@ cache_audit(const char *data_dir)
 
 		snprintf(folder, sizeof(folder), "%s/cache", data_dir);
 		CHECK(mdb_env_create(&env) == 0 && mdb_env_set_maxdbs(env, 4) == 0);
+		if (access(folder, F_OK) != 0)
+			_exit(0);
 		CHECK(mdb_env_open(env, folder, MDB_RDONLY | MDB_NOTLS, 0600) == 0);
 		_exit(cache_audit_environment(env, about));
 	}

@@ -359,7 +359,7 @@ test_reload(void **state)
 	buf_init(&content, SETTINGS_BUNDLE_BYTES_MAX);
 	buf_add(&content, &keys, sizeof(keys));
 	buf_add_slice(&content, buf_slice(&bundle));
-	int memfd = channel_memfd(buf_slice(&content));
+	int memfd = channel_memfd("weir-test", (const struct slice[]){ buf_slice(&content) }, 1);
 	assert_true(memfd >= 0);
 	assert_int_equal(channel_send(a.control, &m, memfd), 0);
 	close(memfd);
@@ -373,7 +373,7 @@ test_reload(void **state)
 
 	/* Nonsense changes nothing. */
 	m.version = 8;
-	memfd = channel_memfd(SLICE("{"));
+	memfd = channel_memfd("weir-test", (const struct slice[]){ SLICE("{") }, 1);
 	assert_int_equal(channel_send(a.control, &m, memfd), 0);
 	close(memfd);
 	while ((result = channel_receive(a.control, &got, &fd)) == 0 && clock_mono_ns() < until)

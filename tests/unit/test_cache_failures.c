@@ -452,6 +452,40 @@ somebody_may_remove_it_while_it_is_open(void **state)
 	cache_audit(w->data_dir);
 }
 
+/* Does the test's process have such a file mapped that has no name any more? */
+static bool
+holds_old_file(void)
+{
+	char line[512];
+	bool found = false;
+	FILE *f = fopen("/proc/self/maps", "r");
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		found = found || (strstr(line, "data.mdb") && strstr(line, "(deleted)"));
+	fclose(f);
+	return found;
+}
+
+static bool
+looked_and_holds(struct cache_world *w)
+{
+	cache_look(w->reader);
+	return holds_old_file();
+}
+
+static void
+who_looks_lets_go_of_an_old_one(void **state)
+{
+	struct cache_world *w = *state;
+
+	cache_begin_with_one(w);
+	assert_false(holds_old_file());
+	assert_int_equal(cache_order(w, 'r'), 0);
+	assert_true(holds_old_file());
+	CACHE_WAIT_FOR(!looked_and_holds(w));
+}
+
 /* ---- a disk that is full ---- */
 
 static void
@@ -582,6 +616,7 @@ main(void)
 		TEST(a_file_that_was_cut_is_survived),
 		TEST(what_is_no_environment_goes_out_of_the_way),
 		TEST(somebody_may_remove_it_while_it_is_open),
+		TEST(who_looks_lets_go_of_an_old_one),
 		TEST(a_file_that_may_not_grow_is_survived),
 		/* These stay in a namespace of their own, so they are the last ones. */
 		cmocka_unit_test_setup_teardown(a_full_disk_is_survived_at_each_page, setup, teardown_disk),

@@ -109,7 +109,7 @@ test_descriptor(void **state)
 	struct pair p = pair();
 	struct channel_message m = { .word = CHANNEL_RELOAD, .version = 3 }, got;
 	struct buf text;
-	int fd, memfd = channel_memfd(SLICE("{\"workers\":2}"));
+	int fd, memfd = channel_memfd("weir-test", (const struct slice[]){ SLICE("{\"workers\":2}") }, 1);
 
 	assert_true(memfd >= 0);
 	assert_int_equal(channel_send(p.master, &m, memfd), 0);
@@ -134,7 +134,7 @@ test_memfd(void **state)
 {
 	(void)state;
 	struct buf text;
-	int fd = channel_memfd(SLICE(""));
+	int fd = channel_memfd("weir-test", (const struct slice[]){ SLICE("") }, 1);
 
 	buf_init(&text, 8);
 	assert_true(fd >= 0);
@@ -142,7 +142,7 @@ test_memfd(void **state)
 	assert_int_equal(text.n, 0);
 	close(fd);
 
-	fd = channel_memfd(SLICE("123456789"));
+	fd = channel_memfd("weir-test", (const struct slice[]){ SLICE("123456789") }, 1);
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, "x", 1), -1);		/* sealed */
 	assert_int_equal(ftruncate(fd, 1), -1);

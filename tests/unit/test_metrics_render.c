@@ -225,6 +225,33 @@ test_targets(void **state)
 	buf_free(&text);
 }
 
+static void
+test_cache_counted(void **state)
+{
+	struct buf text;
+
+	(void)state;
+	metrics_add(&arena, metrics_keeper_row(&arena), COUNTER_CACHE_STORED, 31);
+	metrics_add(&arena, 0, COUNTER_CACHE_REFUSED_QUEUE, 32);
+	metrics_add(&arena, 1, COUNTER_CACHE_REFUSED_LARGE, 33);
+	metrics_add(&arena, metrics_keeper_row(&arena), COUNTER_CACHE_REFUSED_STORE, 34);
+	metrics_add(&arena, metrics_keeper_row(&arena), COUNTER_CACHE_REFUSED_MALFORMED, 35);
+	metrics_add(&arena, metrics_keeper_row(&arena), COUNTER_CACHE_EVICTED, 36);
+	metrics_add(&arena, metrics_keeper_row(&arena), COUNTER_CACHE_EXPIRED, 37);
+	metrics_cache(&arena, 5000000000, 38);
+	text = render();
+	expect_line(&text, "weir_cache_stored_total 31");
+	expect_line(&text, "weir_cache_refused_total{reason=\"queue_full\"} 32");
+	expect_line(&text, "weir_cache_refused_total{reason=\"too_large\"} 33");
+	expect_line(&text, "weir_cache_refused_total{reason=\"store\"} 34");
+	expect_line(&text, "weir_cache_refused_total{reason=\"malformed\"} 35");
+	expect_line(&text, "weir_cache_evicted_total{reason=\"room\"} 36");
+	expect_line(&text, "weir_cache_evicted_total{reason=\"expired\"} 37");
+	expect_line(&text, "weir_cache_bytes 5000000000");
+	expect_line(&text, "weir_cache_entries 38");
+	buf_free(&text);
+}
+
 /* HELP, TYPE, then samples of that family alone; names are not taken up again. */
 static void
 test_format(void **state)
@@ -351,6 +378,7 @@ main(void)
 		cmocka_unit_test(test_nothing_yet),
 		cmocka_unit_test(test_counted),
 		cmocka_unit_test(test_targets),
+		cmocka_unit_test(test_cache_counted),
 		cmocka_unit_test(test_format),
 		cmocka_unit_test(test_histograms_rise),
 		cmocka_unit_test(test_promtool),

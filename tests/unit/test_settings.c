@@ -41,6 +41,9 @@ test_defaults(void **state)
 	assert_int_equal(s->arena.ring_bytes, 4194304);
 	assert_int_equal(s->flush_ms, 100);
 	assert_int_equal(s->drain_ms, 600000);
+	assert_int_equal(s->cache.bytes, 1073741824);
+	assert_int_equal(s->cache.entry_bytes, 4194304);
+	assert_int_equal(s->cache.wait_ms, 60000);
 	assert_string_equal(s->path_prefix, "");
 	assert_int_equal(s->limit.body_bytes, 33554432);
 	assert_int_equal(s->limit.head_ms, 10000);
@@ -96,6 +99,7 @@ static const char whole_file[] = "\xef\xbb\xbf{\n"
     "\"data_dir\":\"data\",\"run_dir\":\"/run/w\",\"user\":\"nobody\",\"workers\":3,\n"
     "\"ledger\":{\"meters\":5000,\"inflight\":17,\"ring_bytes\":65537,\"flush_ms\":7},\n"
     "\"limits\":{\"body_bytes\":2048,\"drain_ms\":0,\"ping_ms\":20,\"connections\":11},\n"
+    "\"cache\":{\"bytes\":10000,\"entry_bytes\":5000,\"wait_ms\":0},\n"
     "\"path_prefix\":\"/a/b/\",\n"
     "\"metadata\":{\"required\":[\"team\",\"${WEIR_T_FIELD:-project}\"],\"lenient\":true},\n"
     "\"budgets\":{\"style\":\"portkey\",\"share\":4,\"floor\":1,\"admission_wait_ms\":0,\"count_ms\":0,\"headers\":false,\"message\":\"Ask \\u00e4ny\\u006fne; $${x}.\"},\n"
@@ -178,6 +182,9 @@ test_whole_file(void **state)
 	assert_int_equal(s->limit.ping_ms, 20);
 	assert_int_equal(s->limit.head_ms, 10000);
 	assert_int_equal(s->drain_ms, 0);
+	assert_int_equal(s->cache.bytes, 10000);
+	assert_int_equal(s->cache.entry_bytes, 5000);
+	assert_int_equal(s->cache.wait_ms, 0);
 	assert_string_equal(s->path_prefix, "/a/b");
 	assert_int_equal(s->metadata.required_count, 2);
 	assert_string_equal(s->metadata.required[1], "project");
@@ -342,6 +349,11 @@ test_types_and_bounds(void **state)
 	    "budgets.share: must be a whole number from 1 to 1000\nbudgets.floor: must be a whole number from 1 to 1000000\n"
 	    "budgets.admission_wait_ms: must be a whole number from 0 to 60000\n"
 	    "budgets.count_ms: must be a whole number from 0 to 60000\nbudgets.headers: must be true or false, not a string\n");
+	refuse("{\"cache\":{\"bytes\":-1,\"entry_bytes\":67108865,\"wait_ms\":0.5}}",
+	    "cache.bytes: must be a whole number from 0 to 8796093022208\n"
+	    "cache.entry_bytes: must be a whole number from 4096 to 67108864\ncache.wait_ms: must be a whole number from 0 to 86400000\n");
+	refuse("{\"cache\":{\"bytes\":8388607}}", "cache.bytes: must be at least twice cache.entry_bytes (4194304), or 0 for no cache\n");
+	refuse("{\"cache\":{\"entry_byte\":5000}}", "cache.entry_byte: unknown field; did you mean \"entry_bytes\"?\n");
 	refuse("{\"budgets\":{\"style\":\"openai\"}}", "budgets.style: must be one of: auto|anthropic|portkey\n");
 	refuse("{\"log\":{\"level\":\"warning\"}}", "log.level: must be one of: debug|info|warn|error\n");
 	refuse("{\"budgets\":{\"message\":\"a\\nb\"}}", "budgets.message: must not contain control characters\n");
