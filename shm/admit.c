@@ -387,8 +387,6 @@ decide(struct step *s, struct asking *q, struct demand *d, struct refusal *why)
 {
 	uint32_t lowered_by;
 
-	if (!inflight_has_room(s->a, s->worker))
-		return LEDGER_BUSY;
 	uint32_t unknown = find_all(q, s->a);
 	if (unknown < q->n) {
 		*why = (struct refusal){ .charge = unknown };
@@ -414,6 +412,7 @@ static enum ledger_verdict
 admit(struct arena *a, uint32_t worker, struct charge *charges, uint32_t n, struct demand *d, struct now now,
     struct moving *mv, struct inflight **out, struct refusal *why)
 {
+	enum ledger_verdict verdict = LEDGER_BUSY;
 	struct asking q;
 
 	for (uint32_t i = 0; i < n; i++)
@@ -424,7 +423,8 @@ admit(struct arena *a, uint32_t worker, struct charge *charges, uint32_t n, stru
 	struct step s = journal_begin(a, worker);
 	if (mv)
 		move_release(&s, mv, &q.at);
-	enum ledger_verdict verdict = decide(&s, &q, d, why);
+	if (mv || inflight_has_room(a, s.worker))
+		verdict = decide(&s, &q, d, why);
 	if (verdict == LEDGER_ADMITTED) {
 		struct inflight *e = inflight_take(&s);
 
@@ -454,12 +454,9 @@ enum ledger_verdict
 ledger_move(struct arena *a, uint32_t worker, struct inflight **page, const struct metered *used,
     struct charge *charges, uint32_t n, struct demand *d, struct now now, struct refusal *why)
 {
-	struct inflight *to = inflight_next(a, worker);
 	struct moving mv;
 
-	if (!to)
-		return LEDGER_BUSY;
-	if (!move_begin(&mv, a, *page, to, used, charges, n))
+	if (!move_begin(&mv, a, *page, inflight_next(a, worker), used, charges, n))
 		return LEDGER_CROWDED;
 	enum ledger_verdict verdict = admit(a, worker, mv.asked, n, d, now, &mv, page, why);
 	for (uint32_t i = 0; i < n; i++) {

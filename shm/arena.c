@@ -152,7 +152,7 @@ header_plan(struct shm_header *h, const struct arena_sizes *s)
 	h->at.meters = section(&end, s->meters, sizeof(struct shm_meter));
 	h->at.index = section(&end, (uint64_t)s->meters * INDEX_FACTOR, sizeof(uint64_t));
 	h->at.names = section(&end, s->meters, sizeof(struct shm_name));
-	h->at.pages = section(&end, (uint64_t)s->workers * s->inflight, sizeof(struct inflight));
+	h->at.pages = section(&end, (uint64_t)s->workers * layout_pages_each(s), sizeof(struct inflight));
 	h->at.rings = section(&end, s->workers + 1, s->ring_bytes);
 	h->at.metrics = section(&end, s->workers + 1, sizeof(struct shm_metrics));
 	h->at.queue = section(&end, 1, sizeof(struct shm_queue));

@@ -11,8 +11,9 @@
  * admitted later uses the meter in the new tick, which is seen under the lock;
  * who was admitted earlier has a page that shows it, or has ended, and then its
  * budgets and token buckets were used in the new tick too (a bucket of requests
- * may go as soon as it is full, whatever was charged on it). One thing could
- * deceive us: a page that looked free because its owner was just settling, and
+ * may go as soon as it is full, whatever was charged on it). Who moved to another
+ * page meanwhile, so that we saw neither, used all meters of the new one in the
+ * new tick (move.c). One thing could deceive us: a page that looked free because its owner was just settling, and
  * died, and was rolled back. So nothing is taken out if a step was rolled back
  * since we looked.
  */

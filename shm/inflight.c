@@ -11,7 +11,7 @@
  *
  * Holds are written while a page is free, and not noted. So a request whose
  * holds change goes on in another page, which takes the old one's place in the
- * same step.
+ * same step. A worker has a page more than it may have requests, for that.
  */
 #include "shm/inflight.h"
 
@@ -22,7 +22,7 @@
 bool
 inflight_has_room(const struct arena *a, const struct shm_worker *w)
 {
-	return word_get(&w->page_first) > 0 || word_get(&w->page_fresh) < a->header->sizes.inflight;
+	return word_get(&w->inflight) < a->header->sizes.inflight;
 }
 
 struct inflight *
@@ -31,8 +31,6 @@ inflight_next(const struct arena *a, uint32_t worker)
 	const struct shm_worker *w = layout_worker(a, worker);
 	uint64_t first = word_get(&w->page_first);
 
-	if (!inflight_has_room(a, w))
-		return NULL;
 	return &layout_pages(a, worker)[first > 0 ? first - 1 : word_get(&w->page_fresh)];
 }
 
@@ -49,7 +47,7 @@ inflight_take(struct step *s)
 	uint64_t first = word_get(&w->page_first), fresh = word_get(&w->page_fresh);
 	struct inflight *e = &pages_of(s)[first > 0 ? first - 1 : fresh];
 
-	CHECK(inflight_has_room(s->a, w) && inflight_state(e) == INFLIGHT_FREE);
+	CHECK((first > 0 || fresh < layout_pages_each(&s->a->header->sizes)) && inflight_state(e) == INFLIGHT_FREE);
 	if (first > 0)
 		journal_set(s, &w->page_first, e->next);
 	else

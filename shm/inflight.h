@@ -7,17 +7,18 @@
 #include "shm/journal.h"
 
 bool inflight_has_room(const struct arena *a, const struct shm_worker *w);
-	/* inflight_take() will find a page. */
+	/* For one more request. */
 struct inflight *inflight_take(struct step *s);
 	/* A free page of the step's worker, still in state FREE: fill in its
-	 * holds, then inflight_admit(). */
+	 * holds, then inflight_admit(). There is one if there is room, and for a
+	 * request that goes on in it. */
 void inflight_admit(struct step *s, struct inflight *e);
 void inflight_release(struct step *s, struct inflight *e);
 
 /* A request that goes on in another page. */
 struct inflight *inflight_next(const struct arena *a, uint32_t worker);
-	/* The page that the worker's next inflight_take() will find, or NULL. For
-	 * the worker itself: nobody else takes its pages. */
+	/* The page that the worker's next inflight_take() will find. For the worker
+	 * itself, with a request in flight: nobody else takes its pages. */
 void inflight_copy(struct inflight *to, const struct inflight *from);
 	/* The record, as the first version of a page that nobody has taken yet. */
 void inflight_replace(struct step *s, struct inflight *from, struct inflight *to, const struct metered *used);

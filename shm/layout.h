@@ -404,12 +404,20 @@ layout_names(const struct arena *a)
 	return (struct shm_name *)((char *)a->header + a->header->at.names);
 }
 
+/* One more than a worker may have requests in flight: one that moves finds a
+ * free one, however many there are. */
+static inline uint32_t
+layout_pages_each(const struct arena_sizes *s)
+{
+	return s->inflight + 1;
+}
+
 static inline struct inflight *
 layout_pages(const struct arena *a, uint32_t worker)
 {
 	CHECK(worker < a->header->sizes.workers);
 	return (struct inflight *)((char *)a->header + a->header->at.pages) +
-	    (size_t)worker * a->header->sizes.inflight;
+	    (size_t)worker * layout_pages_each(&a->header->sizes);
 }
 
 /* Of a worker, or of the tools. */

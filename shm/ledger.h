@@ -250,8 +250,8 @@ enum ledger_verdict ledger_move(struct arena *a, uint32_t worker, struct infligh
 	 * ADMITTED, and never less than at the move before.
 	 *
 	 * On ADMITTED, *page is another page, in the old one's state, with its
-	 * record, and with `used` as metered; the old one is free. It needs a free
-	 * page for that (BUSY). On anything else nothing changed (but hints).
+	 * record, and with `used` as metered; the old one is free. On anything else
+	 * nothing changed (but hints). Never BUSY: a worker has a page for that.
 	 *
 	 * A meter that was charged and is charged again: the old hold is gone
 	 * before the new charge asks, for what a refusal says too. Requests are

@@ -1,12 +1,15 @@
 /*
  * A meter leaves memory and comes back (docs/ledger.md; ledger_tick(),
- * ledger_evict(), ledger_load()), for spin. That a step is whole, whoever dies,
- * is shown by ledger.pml; so a step is one statement here, but for one thing: the
- * keeper looks at the pages without the lock, and may see one that is free in a
- * step that is then undone, because its worker died.
+ * ledger_evict(), ledger_load(), ledger_move()), for spin. That a step is whole,
+ * whoever dies, is shown by ledger.pml; so a step is one statement here, but for
+ * one thing: the keeper looks at the pages, one after the other, without the lock.
+ * It may see one that is free in a step that is then undone, because its worker
+ * died; and it may miss a request that moves, from a page that it comes to later
+ * into one where it has been.
  *
  * Two workers make requests that are charged on one budget that is postpaid,
- * and so holds nothing: only the pages say that a request is in flight. If the
+ * and so holds nothing: only the pages say that a request is in flight. A request
+ * may move once, as one that leaves the meter in its page, whatever it does to it. If the
  * meter is not in memory they read its level from the store and load it. The
  * keeper ticks, stores the rings, and evicts, as often as it likes; it may
  * die, and another one begins again.
@@ -23,14 +26,18 @@
 #ifndef DEATHS
 #define DEATHS 2		/* of workers, in the step that ends a request */
 #endif
+#ifndef MOVES
+#define MOVES 1			/* of a request */
+#endif
 #define WORKERS 2
+#define PAGE(w, at) (2 * (w) + (at))
 
 /* The arena. */
 bool present;
 byte level, used_at;		/* the meter's row: spent, tick of its last use */
 byte tick, evictions, repairs;
 bool open;			/* somebody is in the middle of a step */
-bool page[WORKERS];		/* in flight, charged on the meter */
+bool page[2 * WORKERS];		/* in flight, charged on the meter: two pages of each worker */
 byte ring[WORKERS];		/* bookings that are not stored yet */
 
 byte store;
@@ -48,17 +55,17 @@ inline use()
 inline end_request()
 {
 	atomic { !open -> open = true };
-	page[_pid] = false;
+	page[PAGE(_pid, at)] = false;
 	do
 	:: deaths < DEATHS ->
 		atomic {		/* dies; the next one to lock undoes it */
 			deaths++;
-			page[_pid] = true;
+			page[PAGE(_pid, at)] = true;
 			repairs++;
 			open = false
 		};
 		atomic { !open -> open = true };
-		page[_pid] = false
+		page[PAGE(_pid, at)] = false
 	:: true -> break
 	od;
 	atomic {
@@ -72,6 +79,37 @@ inline end_request()
 #endif
 		assert(level == spent);
 		mine = 0
+	}
+}
+
+/* Likewise. */
+inline move()
+{
+	atomic { !open -> open = true };
+	page[PAGE(_pid, 1 - at)] = true;
+	page[PAGE(_pid, at)] = false;
+	do
+	:: deaths < DEATHS ->
+		atomic {
+			deaths++;
+			page[PAGE(_pid, at)] = true;
+			page[PAGE(_pid, 1 - at)] = false;
+			repairs++;
+			open = false
+		};
+		atomic { !open -> open = true };
+		page[PAGE(_pid, 1 - at)] = true;
+		page[PAGE(_pid, at)] = false
+	:: true -> break
+	od;
+	atomic {
+		assert(present && mine == loads);
+		at = 1 - at;
+		moved++;
+		open = false;
+#ifndef MUTANT_MOVE_IS_NO_USE
+		use()
+#endif
 	}
 }
 
@@ -107,7 +145,8 @@ inline load()
 
 active [WORKERS] proctype worker()
 {
-	byte n, seen, stored, mine;
+	byte n, seen, stored, mine, moved;
+	bit at;
 
 	do
 	:: n < REQUESTS ->
@@ -115,17 +154,30 @@ active [WORKERS] proctype worker()
 		:: atomic {
 			present && !open ->
 			assert(level == spent);
-			page[_pid] = true;
+			page[PAGE(_pid, at)] = true;
 			mine = loads;
 			use();
 			n++
 		};
+			do
+			:: moved < MOVES -> move()
+			:: true -> break
+			od;
+			moved = 0;
 			end_request()
 		:: !present -> load()
 		fi
 	:: else -> break
 	od;
 	finished++
+}
+
+inline look()
+{
+	busy = page[0];
+	busy = busy || page[1];
+	busy = busy || page[2];
+	busy = busy || page[3]
 }
 
 active proctype keeper()
@@ -143,8 +195,7 @@ active proctype keeper()
 #else
 #ifdef MUTANT_SCAN_BEFORE_TICK
 		mended = repairs;
-		busy = page[0];
-		busy = busy || page[1];
+		look();
 #endif
 		d_step { !open -> tick++; at = tick };
 		from[0] = ring[0];
@@ -162,8 +213,7 @@ active proctype keeper()
 		:: true ->
 #ifndef MUTANT_SCAN_BEFORE_TICK
 			mended = repairs;
-			busy = page[0];
-			busy = busy || page[1];
+			look();
 #endif
 			d_step {
 				!open;

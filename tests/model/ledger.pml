@@ -12,6 +12,10 @@
  * makes of SIGKILL: nothing more is done, and a lock that was held says so to
  * the next one.
  *
+ * A move (shm/move.c) is not here: it is one more step of noted words, and what it
+ * writes before is in a page that nobody looks at. Who looks at pages without the
+ * lock is in eviction.pml.
+ *
  * Each MUTANT_... is a protocol with one fault; run.py wants an error of each.
  * Not modelled: power loss (the arena does not survive it) and stores that
  * another processor sees in another order (program order is enough for a death;

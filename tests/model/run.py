@@ -29,13 +29,15 @@ WHOLE = [
     ("ledger", "two workers, a request each, two deaths", {}),
     ("ledger", "one worker, three requests, a full ring, two deaths", {"REQUESTS0": 3, "REQUESTS1": 0}),
     ("ledger", "one worker, one who looks, two deaths", {"REQUESTS0": 1, "REQUESTS1": 0, "LOOKER": 1}),
-    ("eviction", "two workers, two requests each, two deaths, four rounds of keepers", {}),
+    ("eviction", "two workers, two requests each, two deaths, four rounds of keepers", {"MOVES": 0}),
+    ("eviction", "two workers, two requests each that may move, two deaths, three rounds of keepers", {"ROUNDS": 3}),
 ]
 LONG = [
     ("ledger", "two workers, two requests each, one death", {"REQUESTS0": 2, "REQUESTS1": 2, "DEATHS": 1}),
     ("ledger", "two workers, a request each, three deaths", {"DEATHS": 3}),
     ("ledger", "two workers, one who looks, one death", {"LOOKER": 1, "DEATHS": 1}),
-    ("eviction", "two workers, four requests each, seven rounds of keepers", {"REQUESTS": 4, "ROUNDS": 7}),
+    ("eviction", "two workers, four requests each, seven rounds of keepers", {"REQUESTS": 4, "ROUNDS": 7, "MOVES": 0}),
+    ("eviction", "two workers, two requests each that may move, four rounds of keepers", {}),
 ]
 LOOKED_AT = {"REQUESTS0": 1, "REQUESTS1": 0, "LOOKER": 1}
 MUTANTS = [
@@ -53,6 +55,7 @@ MUTANTS = [
     ("ledger", "STORES_TWICE", {}, "the keeper does not ask what a dead one stored"),
     ("ledger", "STEP_UNMARKED", LOOKED_AT, "the sequence is even during a step"),
     ("eviction", "SETTLE_IS_NO_USE", {}, "a settlement does not renew the meter's tick"),
+    ("eviction", "MOVE_IS_NO_USE", {}, "a move does not renew the meter's tick"),
     ("eviction", "EVICTIONS_READ_LATE", {}, "evictions are counted after the store was asked"),
     ("eviction", "LOAD_NEVER_STALE", {}, "a load does not ask whether meters were evicted meanwhile"),
     ("eviction", "TICK_AFTER_READING", {}, "the keeper ticks after it read the rings"),

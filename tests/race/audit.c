@@ -106,7 +106,7 @@ sum_pages(const struct arena *a, uint64_t sequence, struct held *sum)
 	for (uint32_t w = 0; w < sizes.workers; w++) {
 		const struct inflight *pages = layout_pages(a, w);
 
-		for (uint32_t i = 0; i < sizes.inflight; i++) {
+		for (uint32_t i = 0; i < layout_pages_each(&sizes); i++) {
 			uint64_t status = word_get(&pages[i].status), holds = word_get(&pages[i].holds);
 
 			if ((status & INFLIGHT_STATE) == INFLIGHT_FREE)

@@ -142,7 +142,7 @@ drain(struct fixture *f)
 struct picture {		/* of all that a step may change and nothing that it leaves as it was */
 	struct shm_meter meters[METERS];
 	uint64_t lists[4];
-	struct inflight pages[INFLIGHT];
+	struct inflight pages[INFLIGHT + 1];
 };
 
 static inline void
@@ -157,7 +157,7 @@ take_picture(struct fixture *f, struct picture *p)
 	p->lists[1] = word_get(&w->page_fresh);
 	p->lists[2] = word_get(&w->inflight);
 	p->lists[3] = word_get(&w->ring_head);
-	for (int i = 0; i < INFLIGHT; i++)
+	for (int i = 0; i <= INFLIGHT; i++)
 		if (inflight_state(&pages[i]) != INFLIGHT_FREE)
 			p->pages[i] = pages[i];
 }

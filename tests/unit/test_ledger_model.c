@@ -176,11 +176,9 @@ static enum ledger_verdict
 move(struct open_request *o, struct charge *c, uint32_t n, struct demand *d, struct refusal *why)
 {
 	struct metered used = { { o->used.cost_nusd }, o->used.tokens, o->used.cost_nusd };
-	struct reference_answer want = { .verdict = LEDGER_BUSY };
+	struct reference_answer want = reference_move(&world.r, &o->q, o->sent, o->used, c, n, d, world.f.now);
 	struct inflight *page = o->e;
 
-	if (world.opened_by[o->worker] < OPEN_MAX)
-		want = reference_move(&world.r, &o->q, o->sent, o->used, c, n, d, world.f.now);
 	enum ledger_verdict have = ledger_move(&world.f.arena, o->worker, &o->e, &used, c, n, d, world.f.now, why);
 	compare_answers(have, c, n, d, why, &want);
 	agree("another page", o->e != page, have == LEDGER_ADMITTED);

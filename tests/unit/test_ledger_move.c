@@ -345,7 +345,7 @@ what_does_not_move_changes_nothing(void **state)
 	struct charge a[5] = { budget(1, 1000, 100), budget(2, 1000, 100), tokens(3, 1000, 100),
 		bucket_charge(4, 10, MINUTE, 1), concurrency_charge(5, 4) };
 	struct charge b[4] = { budget(1, 1000, 100), tokens(3, 500, 10), bucket_charge(4, 20, MINUTE, 1), budget(9, 10, 11) };
-	struct inflight *e = sent(f, a, 5), *page = e, *more[INFLIGHT];
+	struct inflight *e = sent(f, a, 5), *page = e;
 	struct metered used = metered(20, 20);
 	struct refusal why;
 
@@ -362,18 +362,33 @@ what_does_not_move_changes_nothing(void **state)
 	assert_int_equal(ledger_move(&f->arena, 0, &e, &used, b, 4, NULL, f->now, &why), LEDGER_REFUSED);
 	assert_int_equal(why.charge, 3);
 	assert_as_in(f, &before);
-	b[3].fixed = 1;
-	for (int i = 0; i < INFLIGHT - 1; i++)
-		more[i] = admitted_all(f, NULL, 0, NULL);
-	take_picture(f, &before);
-	assert_int_equal(ledger_move(&f->arena, 0, &e, &used, b, 4, NULL, f->now, &why), LEDGER_BUSY);
-	assert_as_in(f, &before);
 	assert_ptr_equal(e, page);
 	assert_int_equal(b[0].taken, 0);
-	for (int i = 0; i < INFLIGHT - 1; i++)
-		cancelled(f, more[i]);
+	b[3].fixed = 1;
 	moved(f, &e, 20, 20, b, 4);
-	settled(f, e, 20);
+	settled_at(f, e, 20, 20);
+}
+
+static void
+a_full_worker_can_still_move(void **state)
+{
+	struct fixture *f = *state;
+	struct charge a = budget(1, 1000, 100), b = budget(2, 1000, 100);
+	struct inflight *e[INFLIGHT], *more;
+	struct refusal why;
+
+	for (int i = 0; i < INFLIGHT; i++)
+		e[i] = sent(f, &a, 1);
+	for (int round = 0; round < 3; round++)
+		for (int i = 0; i < INFLIGHT; i++) {
+			assert_int_equal(admit(f, NULL, 0, &more, &why), LEDGER_BUSY);
+			moved(f, &e[i], 1 + round, 0, round % 2 ? &a : &b, 1);
+			assert_int_equal(ledger_inflight_count(&f->arena, 0), INFLIGHT);
+		}
+	for (int i = 0; i < INFLIGHT; i++)
+		settled(f, e[i], 10);
+	assert_int_equal(spent(f, &a), INFLIGHT * 2);	/* of the first, and of the third */
+	assert_int_equal(spent(f, &b), INFLIGHT * 8);
 }
 
 /* The wait is what it would be if the request had nothing. */
@@ -592,6 +607,7 @@ main(void)
 		TEST(a_meter_that_comes_back_goes_on_where_it_stood),
 		TEST(a_request_may_have_no_limits),
 		cmocka_unit_test_setup_teardown(what_does_not_move_changes_nothing, setup_small, teardown),
+		cmocka_unit_test_setup_teardown(a_full_worker_can_still_move, setup_small, teardown),
 		TEST(a_bucket_refuses_with_the_old_hold_gone),
 		TEST(a_demand_is_lowered_by_what_was_used_too),
 		TEST(periods_roll_over_in_between),
