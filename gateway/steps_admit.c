@@ -134,12 +134,15 @@ choose_target(struct request *r)
 	const struct condition_facts conditions = {
 		.metadata = r->rec.metadata, .params = r->scan, .pathname = route_rows[r->route].path,
 	};
-	const struct siphash random = siphash128((const uint64_t[2]){ 0 }, (struct slice){ r->id, REQUEST_ID_BYTES - 1 });
-	const struct route_facts facts = {
-		.conditions = &conditions, .random = { random.lo, random.hi }, .preferred = ROUTE_ANY,
-	};
+	struct route_facts facts = { .conditions = &conditions, .preferred = ROUTE_ANY };
 	struct route_walk walk;
 
+	if (r->config->has_choice) {
+		struct siphash random = siphash128((const uint64_t[2]){ 0 }, (struct slice){ r->id, REQUEST_ID_BYTES - 1 });
+
+		facts.random[0] = random.lo;
+		facts.random[1] = random.hi;
+	}
 	if (route_begin(&walk, r->config, &facts) != ROUTE_TARGET) {
 		request_refuse(r, &invalid, "Query router did not resolve to any valid target");
 		return STEP_STOP;
