@@ -26,6 +26,7 @@ static void on_room(uv_timer_t *timer);
 enum verdict {
 	ADMITTED,	/* on to step_send() */
 	PENDING,	/* it waits; the request is untouched otherwise */
+	PASSED,		/* there is no room at this target, and another one is left */
 	OVER,		/* it was refused, and is gone; or its prompt is being counted */
 };
 
@@ -43,7 +44,7 @@ may_say(int64_t *last_mono_ns, int64_t now_mono_ns)
 static bool
 body_has_text(const struct request *r, const char *member, const char *text)
 {
-	const struct body_member *m = body_find(r->scan, member);
+	const struct body_member *m = body_find(r->at.scan, member);
 
 	return m && json_string_eq(m->value, text);
 }
@@ -52,15 +53,15 @@ body_has_text(const struct request *r, const char *member, const char *text)
 static int64_t
 floor_of(const struct request *r)
 {
-	const struct body_member *thinking = body_find(r->scan, "thinking");
+	const struct body_member *thinking = body_find(r->at.scan, "thinking");
 	int64_t floor = r->plane->settings->clamp_floor, budget;
 	struct slice type, tokens;
 
 	if (thinking && json_get(thinking->value, "type", &type) && json_string_eq(type, "enabled") &&
 	    json_get(thinking->value, "budget_tokens", &tokens) && slice_to_i64(tokens, &budget) &&
 	    budget > floor - THINKING_ROOM_TOKENS)
-		floor = budget < r->bound.output_tokens ? budget + THINKING_ROOM_TOKENS : r->bound.output_tokens;
-	return floor < r->bound.output_tokens ? floor : r->bound.output_tokens;
+		floor = budget < r->at.bound.output_tokens ? budget + THINKING_ROOM_TOKENS : r->at.bound.output_tokens;
+	return floor < r->at.bound.output_tokens ? floor : r->at.bound.output_tokens;
 }
 
 static void
@@ -68,24 +69,27 @@ price_request(struct request *r)
 {
 	const struct settings *s = r->plane->settings;
 
-	r->price = price_find(s->prices, slice_of(r->provider->type), r->model, r->start_wall_ns);
-	r->demand.share = s->clamp_share;
+	if (r->cache.from_cache)
+		return;		/* nobody is asked */
+	r->at.price = price_find(s->prices, slice_of(r->at.provider->type), r->at.model, r->start_wall_ns);
+	r->at.demand.share = s->clamp_share;
+	r->rec.fixed.held_nusd = 0;
 	if (r->route == ROUTE_COUNT_TOKENS)
 		return;		/* free of charge */
-	r->floor_tokens = price_input_estimate(r->price, r->scan);
-	if (r->price) {
-		r->rec.price = price_row_name(r->price);
-		r->floor_nusd = price_input_nusd(r->price, r->floor_tokens);
+	r->at.floor_tokens = price_input_estimate(r->at.price, r->at.scan);
+	if (r->at.price) {
+		r->rec.price = price_row_name(r->at.price);
+		r->at.floor_nusd = price_input_nusd(r->at.price, r->at.floor_tokens);
 	} else {
 		r->rec.fixed.flags |= RECORD_FLAG(UNPRICED);
 		metrics_add(r->worker->arena, r->worker->index, COUNTER_UNPRICED, 1);
 	}
 	/* A workspace can be pinned to the US without the request saying so: a
 	 * bound must allow for it. */
-	r->bound = price_bound(r->price, r->scan, body_has_text(r, "speed", "fast"), true);
-	r->rec.fixed.asked_tokens = r->bound.output_tokens;
-	r->demand.most = r->bound.output_tokens;
-	r->demand.floor = floor_of(r);
+	r->at.bound = price_bound(r->at.price, r->at.scan, body_has_text(r, "speed", "fast"), true);
+	r->rec.fixed.asked_tokens = r->at.bound.output_tokens;
+	r->at.demand.most = r->at.bound.output_tokens;
+	r->at.demand.floor = floor_of(r);
 }
 
 /* ---- the limits ---- */
@@ -101,7 +105,7 @@ refuse_charges(struct request *r, int64_t now_mono_ns)
 	metrics_add(w->arena, w->index, COUNTER_REFUSED_LIMITS, 1);
 	if (may_say(&w->said_mono_ns.charges, now_mono_ns))
 		log_error("more than %d limits apply to a request of key %s/%s at provider %s: it is refused", CHARGES_MAX,
-		    r->key->workspace.p, r->key->slug.p, r->provider->slug);
+		    r->key->workspace.p, r->key->slug.p, r->at.provider->slug);
 	request_refuse(r, &words, "more than %d limits apply to this request", CHARGES_MAX);
 }
 
@@ -110,9 +114,9 @@ subject_of(const struct request *r)
 {
 	return (struct limit_subject){
 		.key_id = r->key->id, .key_slug = r->key->slug, .workspace = r->key->workspace,
-		.user = slice_of(r->key->user), .provider = slice_of(r->provider->slug),
-		.provider_type = slice_of(r->provider->type), .model = r->model, .metadata = r->rec.metadata,
-		.config = r->config->slug,
+		.user = slice_of(r->key->user), .provider = slice_of(r->at.provider->slug),
+		.provider_type = slice_of(r->at.provider->type), .model = r->at.model, .metadata = r->rec.metadata,
+		.config = r->config && !r->config_inline ? r->config->slug : SLICE_NONE,
 	};
 }
 
@@ -122,13 +126,13 @@ collect(struct request *r, struct limit_set *set, int64_t now_mono_ns)
 	const struct settings *s = r->plane->settings;
 	struct limit_subject subject;
 	const struct limit_sources from = {
-		.key = r->key, .settings = s, .provider = r->provider, .model = r->model, .subject = &subject,
-		.memo = r->worker->limit_memo, .free = r->route == ROUTE_COUNT_TOKENS,
+		.key = r->key, .settings = s, .provider = r->at.provider, .model = r->at.model, .subject = &subject,
+		.memo = r->worker->limit_memo, .free = r->route == ROUTE_COUNT_TOKENS || r->cache.from_cache, .own_only = r->cache.from_cache,
 	};
 
 	if (s->policies_count > 0)
 		subject = subject_of(r);
-	if (limits_collect(&from, &r->bound, set))
+	if (limits_collect(&from, &r->at.bound, set))
 		return true;
 	refuse_charges(r, now_mono_ns);
 	return false;
@@ -145,7 +149,7 @@ refuse_unpriced(struct request *r, const struct limit *limit)
 	request_refuse(r, &invalid, "model \"%.*s\" has no price, and there is a limit on its cost (%s): add to the "
 	    "settings \"prices\": [{\"provider\": \"%s\", \"model\": \"%.*s\", \"prices\": [{\"valid_from\": "
 	    "\"2026-01-01\", \"input\": 3000000, \"output\": 15000000}]}] (pico-dollars a token)",
-	    SLICE_FMT(r->model), limit->label, r->provider->type, SLICE_FMT(r->model));
+	    SLICE_FMT(r->at.model), limit->label, r->at.provider->type, SLICE_FMT(r->at.model));
 }
 
 static void
@@ -218,11 +222,14 @@ ask_ledger(struct request *r, struct limit_set *set, struct refusal *why, struct
 	enum ledger_verdict verdict = LEDGER_UNKNOWN;
 
 	for (int round = 0; round < LOAD_ROUNDS_MAX; round++) {
-		verdict = ledger_admit(w->arena, w->index, set->charge, set->count, &r->demand, now, &r->page, why);
+		/* At a further target it has a page already, with what it used so far. */
+		if (r->page)
+			verdict = ledger_move(w->arena, w->index, &r->page, &r->used.all, set->charge, set->count, &r->at.demand, now, why);
+		else
+			verdict = ledger_admit(w->arena, w->index, set->charge, set->count, &r->at.demand, now, &r->page, why);
 		limits_remember(set);
 		if (verdict == LEDGER_ADMITTED)
 			return verdict;
-		r->page = NULL;
 		if (verdict != LEDGER_UNKNOWN)
 			break;
 		if (!load_level(r, set, &set->charge[why->charge], now))
@@ -240,12 +247,12 @@ static bool
 lower_max_tokens(struct request *r)
 {
 	char digits[24];
-	int n = snprintf(digits, sizeof(digits), "%lld", (long long)r->demand.granted);
+	int n = snprintf(digits, sizeof(digits), "%lld", (long long)r->at.demand.granted);
 	char *raw = scratch_dup(&r->body_mem, (struct slice){ digits, (size_t)n });
 
 	r->rec.fixed.flags |= RECORD_FLAG(CLAMPED);
 	metrics_add(r->worker->arena, r->worker->index, COUNTER_CLAMPED, 1);
-	return raw && body_set(r->scan, r->edits, "max_tokens", (struct slice){ raw, (size_t)n }, &r->body_mem);
+	return raw && body_set(r->at.scan, r->at.edits, "max_tokens", (struct slice){ raw, (size_t)n }, &r->body_mem);
 }
 
 /* The lines that the answer's head will have about limits. They are a courtesy:
@@ -261,7 +268,7 @@ say_limits(struct request *r, const struct limit_tightest *tightest, int64_t wal
 		return;
 	if (clamped_by) {
 		text_add(&t, SLICE("x-weir-max-tokens: "));
-		text_int(&t, r->demand.granted);
+		text_int(&t, r->at.demand.granted);
 		text_add(&t, SLICE("\r\nx-weir-clamped-by: "));
 		text_str(&t, clamped_by);
 		text_add(&t, SLICE("\r\n"));
@@ -286,7 +293,7 @@ admitted(struct request *r, const struct limit_set *set, struct now now)
 	};
 	struct limit_tightest tightest = { .requests.any = false };
 	struct worker *w = r->worker;
-	bool clamped = r->demand.granted < r->demand.most;
+	bool clamped = r->at.demand.granted < r->at.demand.most;
 
 	note_wait(r, now.mono_ns);
 	for (uint32_t i = 0; i < set->count; i++) {
@@ -297,14 +304,14 @@ admitted(struct request *r, const struct limit_set *set, struct now now)
 		if (c->overflowed)
 			metrics_add(w->arena, w->index, COUNTER_GROUP_OVERFLOW, 1);
 	}
-	r->bound.output_tokens = r->rec.fixed.granted_tokens = r->demand.granted;
+	r->at.bound.output_tokens = r->rec.fixed.granted_tokens = r->at.demand.granted;
 	if (clamped && !lower_max_tokens(r)) {
 		request_refuse(r, &too_large, "the body with a lower max_tokens is too large");
 		return OVER;
 	}
 	if (r->plane->settings->limit_headers)
 		tightest = limit_tightest_admitted(set, now);
-	say_limits(r, &tightest, now.wall_ns, clamped ? set->origin[r->demand.lowered_by].limit->label : NULL);
+	say_limits(r, &tightest, now.wall_ns, clamped ? set->origin[r->at.demand.lowered_by].limit->label : NULL);
 	account_draft(r);
 	return ADMITTED;
 }
@@ -317,9 +324,9 @@ admitted(struct request *r, const struct limit_set *set, struct now now)
 static bool
 counting_helps(const struct request *r, const struct charge *c, const struct refusal *why)
 {
-	int64_t output = c->mode == MODE_STRICT ? r->demand.most : r->demand.floor, milli, need;
+	int64_t output = c->mode == MODE_STRICT ? r->at.demand.most : r->at.demand.floor, milli, need;
 
-	if (r->count_tried || c->mode == MODE_POSTPAID || c->slope_milli == 0)
+	if (r->at.count_tried || c->mode == MODE_POSTPAID || c->slope_milli == 0)
 		return false;
 	return !__builtin_mul_overflow(output, c->slope_milli, &milli) &&
 	    !__builtin_add_overflow(milli / 1000, c->fixed / PROMPT_SHARE, &need) && need <= why->limit - why->spent;
@@ -328,7 +335,7 @@ counting_helps(const struct request *r, const struct charge *c, const struct ref
 static void
 use_count(struct request *r, int64_t tokens)
 {
-	r->bound = price_bound_counted(r->price, r->scan, body_has_text(r, "speed", "fast"), true, tokens);
+	r->at.bound = price_bound_counted(r->at.price, r->at.scan, body_has_text(r, "speed", "fast"), true, tokens);
 	r->rec.fixed.flags |= RECORD_FLAG(COUNTED);
 }
 
@@ -419,7 +426,7 @@ count(struct request *r)
 	int64_t tokens;
 	enum prompt_counting how = prompt_count(r, &tokens);
 
-	r->count_tried = true;
+	r->at.count_tried = true;
 	if (how == PROMPT_KNOWN) {
 		use_count(r, tokens);
 	} else if (how == PROMPT_ASKED) {
@@ -428,6 +435,28 @@ count(struct request *r)
 		timepoint_touch(&r->worker->counting, &r->pending, worker_now_ms(r->worker));
 	}
 	return how;
+}
+
+/* Limits of one account, or of policies that may be about it, leave others to be
+ * asked: those of the key and the workspace hold everywhere. Portkey's statuses. */
+static bool
+passes_on(struct request *r, const struct limit_set *set, const struct refusal *why)
+{
+	int status = set->charge[why->charge].kind == METER_BUDGET ? 412 : 429;
+
+	switch (set->origin[why->charge].source) {
+	case LIMIT_OF_KEY:
+	case LIMIT_OF_WORKSPACE:
+		return false;
+	case LIMIT_OF_PROVIDER:
+	case LIMIT_OF_MODEL:
+	case LIMIT_OF_POLICY:
+		break;
+	}
+	if (!route_has_more(r, status))
+		return false;
+	r->passed_status = status;
+	return true;
 }
 
 static enum verdict
@@ -440,7 +469,7 @@ decide(struct request *r)
 	for (;;) {	/* twice at the most: a prompt is counted once */
 		if (!collect(r, &set, now.mono_ns))
 			return OVER;
-		const struct limit *cost = !r->price && r->route == ROUTE_MESSAGES ? limits_of_cost(&set) : NULL;
+		const struct limit *cost = !r->at.price && r->route == ROUTE_MESSAGES && !r->cache.from_cache ? limits_of_cost(&set) : NULL;
 		if (cost) {
 			refuse_unpriced(r, cost);
 			return OVER;
@@ -460,6 +489,10 @@ decide(struct request *r)
 		if (how == PROMPT_UNCOUNTED)
 			break;
 	}
+	if (passes_on(r, &set, &why)) {
+		admission_leave(r);
+		return PASSED;
+	}
 	if (why.may_fit && may_wait(r, now.mono_ns)) {
 		wait_for_room(r, set.charge[why.charge].id, why.need, now.mono_ns);
 		return PENDING;
@@ -477,7 +510,16 @@ enum step
 step_admit(struct request *r)
 {
 	price_request(r);
-	return decide(r) == ADMITTED ? STEP_NEXT : STEP_STOP;
+	switch (decide(r)) {
+	case ADMITTED:
+		return STEP_NEXT;
+	case PASSED:
+		return STEP_PASS;
+	case PENDING:
+	case OVER:
+		break;
+	}
+	return STEP_STOP;
 }
 
 bool
@@ -544,7 +586,9 @@ on_room(uv_timer_t *timer)
 			refused[refused_count++] = r->wait.id;
 		} else if (v == ADMITTED) {
 			admission_leave(r);
-			step_send(r);
+			route_resume(r, STEP_NEXT);
+		} else if (v == PASSED) {
+			route_resume(r, STEP_PASS);
 		}
 	}
 	if (w->waiting_count == 0)

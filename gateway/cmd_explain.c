@@ -224,8 +224,57 @@ add_what(const struct record *r, struct buf *out)
 	if (r->model.n && r->model_requested.n && !slice_eq(r->model, r->model_requested))
 		add_pair(out, ", asked for as ", r->model_requested);
 	add_pair(out, ", to ", r->provider);
-	add_pair(out, ", config ", r->config);
 	add_pair(out, ", the provider's id ", r->provider_request_id);
+	add_pair(out, "\nrouted    by config ", r->config);
+	add_pair(out, " of version ", r->config_version);
+	add_pair(out, r->config.n ? ", target " : "\nrouted    to ", r->target);
+}
+
+/* One line for each that was made; the last of them gave the answer. */
+static void
+add_tries(const struct record *r, struct buf *out)
+{
+	struct slice rest = r->tries;
+	char time[TOOL_TIME_BYTES];
+	struct record_try t;
+
+	for (uint32_t n = 1; record_try_read(&rest, &t); n++) {
+		buf_printf(out, "\nattempt %u ", n);
+		add_pair(out, "", t.target);
+		add_pair(out, ", provider ", t.provider);
+		add_pair(out, ", model ", t.model);
+		if (t.status)
+			buf_printf(out, ": status %u", t.status);
+		else
+			buf_add_str(out, ": no answer");
+		add_pair(out, ", ", t.error);
+		buf_printf(out, ", after %s", tool_duration((int64_t)t.ms * NS_PER_MS, time));
+		if (t.cost_nusd > 0) {
+			char amount[TOOL_AMOUNT_BYTES];
+			buf_printf(out, ", cost %s", tool_amount(UNIT_NUSD, t.cost_nusd, amount));
+		}
+	}
+}
+
+static void
+add_cache(const struct record *r, struct buf *out)
+{
+	char amount[TOOL_AMOUNT_BYTES];
+
+	switch ((enum record_cache)r->fixed.cache) {
+	case CACHE_HIT:
+		buf_printf(out, "\ncache     a hit: the answer was there, and saved %s", tool_amount(UNIT_NUSD, r->fixed.saved_nusd, amount));
+		break;
+	case CACHE_MISS:
+		buf_add_str(out, "\ncache     a miss: the answer was not there");
+		break;
+	case CACHE_REFRESH:
+		buf_add_str(out, "\ncache     passed by: the request asked for a new answer");
+		break;
+	case CACHE_DISABLED:
+	case CACHE_COUNT:
+		break;
+	}
 }
 
 static void
@@ -329,7 +378,9 @@ add_text(const struct explain *x, struct buf *out)
 	buf_printf(out, " at %s\n", tool_time(r->fixed.start_wall_ns, time));
 	add_who(r, out);
 	add_what(r, out);
+	add_tries(r, out);
 	add_answer(r, out);
+	add_cache(r, out);
 	add_usage(r, out);
 	add_notes(r, out);
 	add_charges(x, out);

@@ -32,3 +32,24 @@ headers_find(const struct http1_head *head, struct known_headers *out)
 #undef X
 	}
 }
+
+static bool
+is_name_byte(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+}
+
+bool
+headers_listed(struct slice list, struct slice name)
+{
+	for (size_t i = 0; i < list.n;) {
+		size_t from = i;
+
+		while (i < list.n && is_name_byte(list.p[i]))
+			i++;
+		if (i > from && slice_ieq((struct slice){ list.p + from, i - from }, name))
+			return true;
+		i += i == from;
+	}
+	return false;
+}

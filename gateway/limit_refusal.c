@@ -130,7 +130,7 @@ portkey_words(const struct refused *f, char *message, size_t size, const char **
 		break;
 	case LIMIT_OF_PROVIDER:
 	case LIMIT_OF_MODEL:
-		masked(slug, sizeof(slug), slice_of(r->provider->slug));
+		masked(slug, sizeof(slug), slice_of(r->at.provider->slug));
 		snprintf(message, size, "Portkey Virtual Key %s Usage Limit Exceeded", slug);
 		*type = "virtual_key_exhaust_error";
 		break;

@@ -88,8 +88,9 @@ limits_collect(const struct limit_sources *from, const struct price_bound *bound
 	out->count = 0;
 	if (from->settings->workspaces_count > 0)
 		w = settings_workspace(from->settings, from->key->workspace);
-	return add_all(&k, &from->key->limits, LIMIT_OF_KEY) && (!w || add_all(&k, &w->limits, LIMIT_OF_WORKSPACE)) &&
-	    add_all(&k, &from->provider->limits, LIMIT_OF_PROVIDER) && add_models(&k) && add_policies(&k);
+	if (!add_all(&k, &from->key->limits, LIMIT_OF_KEY) || (w && !add_all(&k, &w->limits, LIMIT_OF_WORKSPACE)))
+		return false;
+	return from->own_only || (add_all(&k, &from->provider->limits, LIMIT_OF_PROVIDER) && add_models(&k) && add_policies(&k));
 }
 
 void

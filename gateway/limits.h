@@ -39,6 +39,7 @@ struct limit_sources {
 	const struct limit_subject *subject;	/* looked at if there are policies */
 	struct limit_memo *memo;
 	bool free;		/* the provider bills nothing: only requests and requests in flight are limited */
+	bool own_only;		/* no provider is asked: limits of the key and its workspace */
 };
 
 bool limits_collect(const struct limit_sources *from, const struct price_bound *bound, struct limit_set *out) MUST_CHECK;

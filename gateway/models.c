@@ -1,18 +1,15 @@
 /*
  * gateway/models.c -- GET /v1/models and /v1/models/{id}: what this key can use.
  *
- * Built from the price book: every model in force of a provider's type that
- * the provider offers and the key allows. One body serves Anthropic's and
- * OpenAI's clients, because each ignores the other's fields; the extra fields
- * are those that Claude Desktop's model picker reads.
+ * One body serves Anthropic's and OpenAI's clients, because each ignores the
+ * other's fields; the extra fields are those that Claude Desktop's model picker
+ * reads.
  */
-#include <stdlib.h>
-
+#include "gateway/model_names.h"
 #include "gateway/reply.h"
 #include "gateway/request.h"
 #include "shm/base/clock.h"
 
-#define MODELS_MAX 256
 #define LONG_CONTEXT_TOKENS 1000000
 
 struct page {
@@ -20,63 +17,81 @@ struct page {
 	struct slice after, before;
 };
 
-static bool
-offered(const struct request *r, const struct setting_provider *p, struct slice id)
-{
-	bool served = p->models_count == 0;
+struct list {
+	size_t n;
+	struct model_name *names;
+};
 
-	for (uint32_t i = 0; i < p->models_count && !served; i++)
-		served = slice_glob(slice_of(p->models[i]), id);
-	return served && key_model_allowed(r->key, id);
+static bool
+collect(struct request *r, struct list *out)
+{
+	struct model_info *infos = scratch_alloc(&r->mem, MODELS_MAX * sizeof(*infos));
+
+	out->names = scratch_alloc(&r->mem, MODELS_MAX * sizeof(*out->names));
+	if (!infos || !out->names)
+		return false;
+	out->n = model_names(r, infos, out->names);
+	return true;
 }
 
-/* All models that this key can reach, each once. */
-static size_t
-collect(const struct request *r, struct model_info *out)
+static struct slice
+family_of(const struct model_name *m)
 {
-	const struct settings *s = r->plane->settings;
-	struct model_info *found = calloc(MODELS_MAX, sizeof(*found));
-	size_t n = 0;
+	if (m->alias && m->alias->family)
+		return slice_of(m->alias->family);
+	return m->info ? m->info->family : SLICE_NONE;
+}
 
-	for (uint32_t i = 0; found && i < s->providers_count; i++) {
-		const struct setting_provider *p = &s->providers[i];
-		size_t count = price_book_models(s->prices, slice_of(p->type), r->start_wall_ns, found, MODELS_MAX);
+static struct slice
+display_name_of(const struct model_name *m)
+{
+	if (m->alias && m->alias->display_name[0])
+		return slice_of(m->alias->display_name);
+	return m->info && !m->alias ? m->info->display_name : m->id;
+}
 
-		for (size_t k = 0; k < count && n < MODELS_MAX; k++) {
-			bool known = !offered(r, p, found[k].id);
-			for (size_t j = 0; j < n && !known; j++)
-				known = slice_eq(out[j].id, found[k].id);
-			if (!known)
-				out[n++] = found[k];
-		}
+/* The newest of its family; of an alias nobody says so. */
+static bool
+is_family_default(const struct model_name *m, const struct list *all)
+{
+	if (m->alias || !m->info)
+		return false;
+	for (size_t i = 0; i < all->n; i++) {
+		const struct model_info *o = all->names[i].info;
+
+		if (!all->names[i].alias && o && slice_eq(o->family, m->info->family) && o->created_wall_ns > m->info->created_wall_ns)
+			return false;
 	}
-	free(found);
-	return n;
+	return true;
 }
 
 static void
-write_model(struct buf *b, const struct model_info *m, const struct model_info *all, size_t n)
+write_model(struct buf *b, const struct model_name *m, const struct list *all)
 {
+	static const struct model_info unknown = { .max_input_tokens = 0 };
+	const struct model_info *info = m->info ? m->info : &unknown;
+	struct slice family = family_of(m);
 	char created[32];
-	bool default_of_family = true;
 
-	for (const struct model_info *o = all; o < all + n && default_of_family; o++)
-		if (slice_eq(o->family, m->family) && o->created_wall_ns > m->created_wall_ns)
-			default_of_family = false;
-	clock_format_utc(m->created_wall_ns, created, sizeof(created));
+	clock_format_utc(info->created_wall_ns, created, sizeof(created));
 	buf_add_str(b, "{\"type\":\"model\",\"object\":\"model\",\"id\":");
 	buf_add_json(b, m->id);
 	buf_add_str(b, ",\"display_name\":");
-	buf_add_json(b, m->display_name);
+	buf_add_json(b, display_name_of(m));
 	buf_printf(b, ",\"created_at\":\"%.19sZ\",\"created\":%lld,\"owned_by\":\"anthropic\"", created,
-	    (long long)(m->created_wall_ns / NS_PER_S));
-	buf_printf(b, ",\"lifecycle\":\"%s\",\"line\":", m->deprecated ? "deprecated" : "active");
-	buf_add_json(b, m->family);
-	buf_add_str(b, ",\"anthropic_family_tier\":");
-	buf_add_json(b, m->family);
-	buf_printf(b, ",\"is_family_default\":%s,\"max_input_tokens\":%lld,\"max_tokens\":%lld,\"supports_1m\":%s}",
-	    default_of_family ? "true" : "false", (long long)m->max_input_tokens, (long long)m->max_tokens,
-	    m->max_input_tokens >= LONG_CONTEXT_TOKENS ? "true" : "false");
+	    (long long)(info->created_wall_ns / NS_PER_S));
+	buf_printf(b, ",\"lifecycle\":\"%s\",\"line\":", info->deprecated ? "deprecated" : "active");
+	if (family.n) {
+		buf_add_json(b, family);
+		buf_add_str(b, ",\"anthropic_family_tier\":");
+		buf_add_json(b, family);
+	} else {
+		buf_add_str(b, "null");
+	}
+	buf_printf(b, ",\"is_family_default\":%s", is_family_default(m, all) ? "true" : "false");
+	if (m->info)
+		buf_printf(b, ",\"max_input_tokens\":%lld,\"max_tokens\":%lld", (long long)info->max_input_tokens, (long long)info->max_tokens);
+	buf_printf(b, ",\"supports_1m\":%s}", info->max_input_tokens >= LONG_CONTEXT_TOKENS ? "true" : "false");
 }
 
 /* ?limit=20&after_id=x&before_id=y; ids have no characters that need escapes. */
@@ -106,19 +121,19 @@ parse_page(struct slice query, struct page *page)
 }
 
 static size_t
-index_of(const struct model_info *m, size_t n, struct slice id, size_t fallback)
+index_of(const struct list *l, struct slice id, size_t fallback)
 {
-	for (size_t i = 0; i < n; i++)
-		if (slice_eq(m[i].id, id))
+	for (size_t i = 0; i < l->n; i++)
+		if (slice_eq(l->names[i].id, id))
 			return i;
 	return fallback;
 }
 
 static void
-write_list(struct buf *b, const struct model_info *m, size_t n, const struct page *page)
+write_list(struct buf *b, const struct list *l, const struct page *page)
 {
-	size_t from = page->after.n ? index_of(m, n, page->after, n - 1) + 1 : 0;
-	size_t to = page->before.n ? index_of(m, n, page->before, 0) : n;
+	size_t from = page->after.n && l->n ? index_of(l, page->after, l->n - 1) + 1 : 0;
+	size_t to = page->before.n ? index_of(l, page->before, 0) : l->n;
 	bool more = false;
 
 	if (from > to)
@@ -134,17 +149,17 @@ write_list(struct buf *b, const struct model_info *m, size_t n, const struct pag
 	for (size_t i = from; i < to; i++) {
 		if (i > from)
 			buf_add_char(b, ',');
-		write_model(b, &m[i], m, n);
+		write_model(b, &l->names[i], l);
 	}
 	buf_printf(b, "],\"has_more\":%s,\"first_id\":", more ? "true" : "false");
 	if (to > from) {
-		buf_add_json(b, m[from].id);
+		buf_add_json(b, l->names[from].id);
 		buf_add_str(b, ",\"last_id\":");
-		buf_add_json(b, m[to - 1].id);
+		buf_add_json(b, l->names[to - 1].id);
 	} else {
 		buf_add_str(b, "null,\"last_id\":null");
 	}
-	buf_printf(b, ",\"total\":%zu}", n);
+	buf_printf(b, ",\"total\":%zu}", l->n);
 }
 
 static void
@@ -167,16 +182,19 @@ models_list(struct request *r)
 	static const struct refusal_words invalid = {
 		.status = 400, .type = "invalid_request_error", .headers = "", .outcome = OUTCOME_INVALID,
 	};
-	struct model_info *m = scratch_alloc(&r->mem, MODELS_MAX * sizeof(*m));
 	struct page page;
+	struct list l;
 	struct buf b;
 
-	if (!m || !parse_page(r->query, &page)) {
+	if (!parse_page(r->query, &page)) {
 		request_refuse(r, &invalid, "limit: an integer from 1 to 1000 is expected");
 		return;
 	}
 	buf_init(&b, 1u << 20);
-	write_list(&b, m, collect(r, m), &page);
+	if (collect(r, &l))
+		write_list(&b, &l, &page);
+	else
+		b.overflow = true;
 	reply_json(r, &b);
 }
 
@@ -186,20 +204,18 @@ models_one(struct request *r)
 	static const struct refusal_words not_found = {
 		.status = 404, .type = "not_found_error", .headers = "", .outcome = OUTCOME_INVALID,
 	};
-	struct model_info *m = scratch_alloc(&r->mem, MODELS_MAX * sizeof(*m));
-	size_t n = m ? collect(r, m) : 0, at = n;
 	char text[256];
 	struct slice id;
+	struct list l = { .n = 0 };
 	struct buf b;
+	size_t at;
 
-	if (route_id_decode(r->model_id, text, sizeof(text), &id))
-		at = index_of(m, n, id, n);
-	if (at == n) {
+	if (!collect(r, &l) || !route_id_decode(r->model_id, text, sizeof(text), &id) || (at = index_of(&l, id, l.n)) == l.n) {
 		request_refuse(r, &not_found, "model: %.*s", r->model_id.n > 200 ? 200 : (int)r->model_id.n,
 		    r->model_id.n ? r->model_id.p : "");
 		return;
 	}
 	buf_init(&b, 65536);
-	write_model(&b, &m[at], m, n);
+	write_model(&b, &l.names[at], &l);
 	reply_json(r, &b);
 }

@@ -91,9 +91,9 @@ is_counted(struct slice name)
 static bool
 countable(const struct request *r)
 {
-	const struct body_scan *s = r->scan;
+	const struct body_scan *s = r->at.scan;
 
-	if (r->route != ROUTE_MESSAGES || !r->price || r->plane->settings->count_ms == 0 || !price_prompt_countable(s))
+	if (r->route != ROUTE_MESSAGES || !r->at.price || r->plane->settings->count_ms == 0 || !price_prompt_countable(s))
 		return false;
 	for (uint32_t i = 0; i < s->members_count; i++)
 		if (!is_counted(s->members[i].name) && !is_among(s->members[i].name, other_members,
@@ -106,15 +106,15 @@ countable(const struct request *r)
 static bool
 build_body(struct request *r, struct slice *out)
 {
-	const struct body_scan *s = r->scan;
-	size_t room = sizeof("{\"model\":}") + 2 + 6 * r->model.n;
+	const struct body_scan *s = r->at.scan;
+	size_t room = sizeof("{\"model\":}") + 2 + 6 * r->at.model.n;
 	struct buf model;
 	struct text t;
 
 	for (uint32_t i = 0; i < s->members_count; i++)
 		room += s->members[i].name.n + s->members[i].value.n + 2;
 	buf_init(&model, 4096);
-	buf_add_json(&model, r->model);
+	buf_add_json(&model, r->at.model);
 	if (!text_begin(&t, &r->body_mem, room + model.n)) {
 		buf_free(&model);
 		return false;
@@ -167,8 +167,8 @@ counted(struct request *r, int64_t tokens)
 static void
 stop_asking(struct request *r, const char *why)
 {
-	r->plane->count_again_ms[r->provider - r->plane->settings->providers] = worker_now_ms(r->worker) + PAUSE_MS;
-	log_warn("provider %s: prompts are not counted for %d s: %s", r->provider->slug, PAUSE_MS / 1000, why);
+	plane_provider(r->plane, r->at.provider)->count_again_ms = worker_now_ms(r->worker) + PAUSE_MS;
+	log_warn("provider %s: prompts are not counted for %d s: %s", r->at.provider->slug, PAUSE_MS / 1000, why);
 }
 
 static void
@@ -257,7 +257,7 @@ ask(struct request *r, struct slice body)
 		.pieces = c->pieces, .pieces_count = 2, .first_byte_ms = s->count_ms, .idle_ms = s->count_ms,
 		.connect_ms = s->limit.connect_ms < s->count_ms ? s->limit.connect_ms : s->count_ms,
 	};
-	r->exchange = exchange_start(r->plane->targets[r->provider - s->providers], &request, &callbacks, r);
+	r->exchange = exchange_start(r->at.endpoint->target, &request, &callbacks, r);
 	return r->exchange != NULL;
 }
 
@@ -275,7 +275,7 @@ prompt_count(struct request *r, int64_t *tokens)
 		*tokens = found->tokens;
 		return PROMPT_KNOWN;
 	}
-	if (r->plane->count_again_ms[r->provider - r->plane->settings->providers] > worker_now_ms(r->worker))
+	if (plane_provider(r->plane, r->at.provider)->count_again_ms > worker_now_ms(r->worker))
 		return PROMPT_UNCOUNTED;
 	r->count = scratch_alloc(&r->body_mem, sizeof(*r->count));
 	if (!r->count)

@@ -1,26 +1,12 @@
-/*
- * gateway/relay.c -- the provider's answer on its way to the client.
- *
- * Bytes are the provider's; only the framing is ours. What one read of the
- * provider's socket brought is gathered as spans and leaves in one write. An
- * event stream passes at the borders of its events: the beginning of an event
- * that has not come whole is held back (up to SSE_TAIL_BYTES_MAX), so that a
- * ping or an error event can be put in at any time and a broken connection
- * never leaves half an event behind. The usage tap sees every byte first.
- *
- * If another model went upstream than the client asked for, the answer's model
- * is put back to the client's name: in message_start, or in the plain answer.
- */
+/* gateway/relay.c -- see relay.h. */
+#include "gateway/relay.h"
 
 #include "gateway/reply.h"
 #include "gateway/request.h"
 #include "shm/base/clock.h"
-#include "shm/base/log.h"
 #include "shm/metrics.h"
 
 #define SPANS_MAX 64		/* pieces of one read; more are written in between */
-#define HOLD_EVENTS_BYTES_MAX 262144	/* waiting for message_start of a remapped model */
-#define PROGRESS_BYTES 4096	/* of content between two updates of the crash estimate */
 
 /* ---- writing ---- */
 
@@ -53,8 +39,8 @@ chunk_line(size_t bytes, char line[static 24])
 /* Head, spans and the end of the body, as far as they are there, in one write.
  * What the request cost is settled ahead of its last byte: a client that has
  * its answer may ask again at once, at any worker, and finds its hold gone. */
-static void
-flush(struct request *r, bool last)
+void
+relay_flush(struct request *r, bool last)
 {
 	struct slice pieces[SPANS_MAX + 4];
 	char size_line[24];
@@ -82,13 +68,29 @@ flush(struct request *r, bool last)
 		after_write(r, stream_writev(&r->client->stream, pieces, n));
 }
 
-static void
-add_span(struct request *r, struct slice span)
+bool
+relay_open(struct request *r)
+{
+	if (!r->spans)
+		r->spans = scratch_alloc(&r->mem, SPANS_MAX * sizeof(*r->spans));
+	return r->spans != NULL;
+}
+
+void
+relay_drop(struct request *r)
+{
+	r->out_head = SLICE_NONE;
+	r->spans_count = 0;
+	r->response_bytes = 0;
+}
+
+void
+relay_span(struct request *r, struct slice span)
 {
 	if (!span.n)
 		return;
 	if (r->spans_count == SPANS_MAX)
-		flush(r, false);
+		relay_flush(r, false);
 	r->spans[r->spans_count++] = span;
 	r->response_bytes += (int64_t)span.n;
 }
@@ -112,8 +114,8 @@ events_end(struct slice s)
 	return 0;
 }
 
-static void
-pass_events(struct request *r, struct slice span)
+void
+relay_events(struct request *r, struct slice span)
 {
 	size_t cut;
 
@@ -125,7 +127,7 @@ pass_events(struct request *r, struct slice span)
 			r->tail_passing = true;
 			cut = span.n;
 		}
-		add_span(r, (struct slice){ span.p, cut });
+		relay_span(r, (struct slice){ span.p, cut });
 		buf_add(&r->tail, span.p + cut, span.n - cut);
 		return;
 	}
@@ -138,8 +140,8 @@ pass_events(struct request *r, struct slice span)
 		cut = r->tail.n;
 	}
 	if (cut) {
-		add_span(r, (struct slice){ r->tail.p, cut });
-		flush(r, false);
+		relay_span(r, (struct slice){ r->tail.p, cut });
+		relay_flush(r, false);
 		buf_consume(&r->tail, cut);
 	}
 	if (r->tail.n == 0)
@@ -161,8 +163,8 @@ relay_error_event(struct request *r, const char *type, struct slice message)
 		buf_free(&event);
 		return;
 	}
-	add_span(r, buf_slice(&event));
-	flush(r, true);
+	relay_span(r, buf_slice(&event));
+	relay_flush(r, true);
 	buf_free(&event);
 }
 
@@ -203,8 +205,8 @@ find_message_start(struct slice held, struct slice *value)
 }
 
 /* The held bytes with the client's own name for the model. */
-static struct slice
-with_requested_model(struct request *r)
+struct slice
+relay_with_model(struct request *r)
 {
 	struct slice held = buf_slice(&r->held), value;
 	struct buf out;
@@ -223,15 +225,6 @@ with_requested_model(struct request *r)
 	buf_free(&r->held);
 	r->held = out;
 	return buf_slice(&r->held);
-}
-
-static void
-release_held_events(struct request *r)
-{
-	r->holding = false;
-	pass_events(r, with_requested_model(r));
-	flush(r, false);
-	buf_free(&r->held);
 }
 
 /* ---- the answer's head ---- */
@@ -259,10 +252,10 @@ response_header_passes(const struct http1_head *head, struct slice name)
 	return !http1_hop_by_hop(head, name);
 }
 
-static bool
-build_response_head(struct request *r, const struct http1_head *head, int64_t length)
+bool
+relay_head(struct request *r, const struct http1_head *head, int64_t length)
 {
-	size_t room = 1024 + r->rec.trace_id.n + r->limit_lines.n;
+	size_t room = 512 + reply_own_room(r);
 	struct text t;
 	bool named = false;
 
@@ -299,260 +292,7 @@ build_response_head(struct request *r, const struct http1_head *head, int64_t le
 	return true;
 }
 
-static void
-on_sent(void *arg)
-{
-	struct request *r = arg;
-
-	if (r->sent_mono_ns)
-		return;
-	r->sent_mono_ns = clock_mono_ns();
-	r->rec.fixed.attempts = 1;
-	inflight_sent(r->page);
-}
-
-static void
-give_up(struct request *r, const char *why)
-{
-	static const struct refusal_words words = {
-		.status = 502, .type = "api_error", .headers = "", .outcome = OUTCOME_UPSTREAM_FAILED,
-	};
-
-	log_warn("%s: provider %s: %s", r->id, r->provider->slug, why);
-	metrics_add(r->worker->arena, r->worker->index, COUNTER_UPSTREAM_ERRORS, 1);
-	request_refuse(r, &words, "provider \"%s\": %s", r->provider->slug, why);
-}
-
-/* Nothing can be sent again once an answer has begun: a prompt of megabytes
- * need not wait for the answer's end. */
-static void
-forget_prompt(struct request *r)
-{
-	scratch_reset(&r->body_mem);
-	buf_free(&r->body_grown);
-	r->body = NULL;
-	r->scan = NULL;
-	r->edits = NULL;
-}
-
-static void
-on_head(void *arg, const struct http1_head *head)
-{
-	struct request *r = arg;
-	struct slice type = http1_find(head, "content-type"), id = http1_find(head, "request-id");
-
-	r->first_byte_mono_ns = clock_mono_ns();
-	r->upstream_status = head->status;
-	if (exchange_sent(r->exchange))
-		forget_prompt(r);
-	/* Kept: the exchange's memory ends before the record is written. */
-	char *kept = id.n && id.n <= 256 ? scratch_dup(&r->mem, id) : NULL;
-	r->rec.provider_request_id = kept ? (struct slice){ kept, id.n } : SLICE_NONE;
-	bool sse = slice_starts(type, SLICE("text/event-stream"));
-	if (r->committed_early) {
-		if (!sse || head->status >= 300)
-			r->late = true;		/* 200 has been said: the body must become an event */
-	} else {
-		r->rec.fixed.status = (uint16_t)head->status;
-		r->sse = sse;
-	}
-	if (head->status < 300 || sse || slice_starts(type, SLICE("application/json")))
-		r->tap = usage_tap_new(sse ? USAGE_SSE : USAGE_JSON);
-	if (!r->sse)
-		timepoint_remove(&r->quiet);
-	else if (!r->quiet.next)
-		timepoint_touch(&r->worker->quiet, &r->quiet, worker_now_ms(r->worker));
-	r->holding = r->model_remapped && head->status < 300 && r->tap && !r->late;
-	if (r->committed_early)
-		return;
-
-	/* A remapped plain answer changes its length: its head waits for it. */
-	r->plain_held = r->holding && !r->sse;
-	if (!build_response_head(r, head, r->plain_held ? 0 : head->content_length)) {
-		give_up(r, "its answer's head does not fit into memory");
-		return;
-	}
-	if (r->plain_held)
-		r->plain_head = *head;
-}
-
-static void
-on_body(void *arg, const char *p, size_t n)
-{
-	struct request *r = arg;
-	struct slice span = { p, n };
-
-	if (r->tap)
-		usage_tap_feed(r->tap, p, n);
-	if (r->late) {
-		buf_add_slice(&r->late_error, span);
-	} else if (r->holding) {
-		buf_add_slice(&r->held, span);
-		if (r->plain_held)
-			return;
-		if (usage_tap_message_started(r->tap) || r->held.n > HOLD_EVENTS_BYTES_MAX || r->held.overflow)
-			release_held_events(r);
-	} else if (r->sse) {
-		pass_events(r, span);
-	} else {
-		add_span(r, span);
-	}
-}
-
-static void
-on_read_end(void *arg)
-{
-	struct request *r = arg;
-
-	if (!r->holding && !r->late)
-		flush(r, false);
-	if (!r->tap)
-		return;
-	uint64_t content = usage_tap_content_bytes(r->tap);
-	if (usage_tap_changes(r->tap) != r->tap_seen || content >= r->estimate_seen + PROGRESS_BYTES) {
-		r->tap_seen = usage_tap_changes(r->tap);
-		r->estimate_seen = content;
-		account_progress(r);
-	}
-}
-
-/* ---- the answer's end ---- */
-
-static void
-finish_late(struct request *r)
-{
-	const struct slice fallback = SLICE("the provider refused the request");
-	struct slice body = buf_slice(&r->late_error), error, type, message;
-	struct json_error why;
-	char type_text[64] = "api_error";
-
-	r->keep_alive = false;
-	r->rec.fixed.outcome = OUTCOME_PROVIDER_ERROR;
-	if (json_check(body, &why) && json_get(body, "error", &error) && json_get(error, "type", &type) &&
-	    json_get(error, "message", &message)) {
-		char *text = scratch_alloc(&r->mem, message.n + 1);
-		size_t n = text ? json_unescape(message, text, message.n + 1) : SIZE_MAX;
-
-		if (json_unescape(type, type_text, sizeof(type_text)) >= sizeof(type_text))
-			memcpy(type_text, "api_error", sizeof("api_error"));
-		else
-			type_text[json_unescape(type, type_text, sizeof(type_text))] = '\0';
-		relay_error_event(r, type_text, n == SIZE_MAX ? fallback : (struct slice){ text, n });
-	} else {
-		relay_error_event(r, "api_error", fallback);
-	}
-	request_finish(r, OUTCOME_PROVIDER_ERROR, true);
-}
-
-static bool
-finish_plain_held(struct request *r)
-{
-	r->holding = false;
-	struct slice body = with_requested_model(r);
-
-	if (r->held.overflow || !build_response_head(r, &r->plain_head, (int64_t)body.n))
-		return false;
-	add_span(r, body);
-	return true;
-}
-
-static void
-on_done(void *arg)
-{
-	struct request *r = arg;
-	enum record_outcome outcome = r->upstream_status >= 400 ? OUTCOME_PROVIDER_ERROR : OUTCOME_OK;
-	struct slice type;
-
-	r->exchange = NULL;
-	r->upstream_end_mono_ns = clock_mono_ns();
-	if (r->tap) {
-		usage_tap_end(r->tap);
-		if (usage_tap_error(r->tap, &type)) {
-			outcome = OUTCOME_PROVIDER_ERROR;
-			r->rec.error_type = type;
-		}
-	}
-	if (r->late) {
-		finish_late(r);
-		return;
-	}
-	if (r->plain_held) {
-		if (!finish_plain_held(r)) {
-			give_up(r, "its answer does not fit into memory");
-			return;
-		}
-	} else if (r->holding) {
-		release_held_events(r);
-	}
-	add_span(r, buf_slice(&r->tail));
-	r->rec.fixed.outcome = (uint8_t)outcome;
-	flush(r, true);
-	request_finish(r, outcome, true);
-}
-
-static void
-on_error(void *arg, enum exchange_error e, const char *text)
-{
-	static const struct {
-		int status;
-		const char *type, *words;
-	} kinds[] = {
-		[EXCHANGE_OK] = { 502, "api_error", "" },
-		[EXCHANGE_RESOLVE] = { 502, "api_error", "its name could not be resolved" },
-		[EXCHANGE_FORBIDDEN] = { 400, "invalid_request_error", "its host may not be asked" },
-		[EXCHANGE_CONNECT] = { 502, "api_error", "it could not be reached" },
-		[EXCHANGE_TLS] = { 502, "api_error", "the TLS connection failed" },
-		[EXCHANGE_TIMEOUT] = { 504, "timeout_error", "no answer came in time" },
-		[EXCHANGE_IDLE] = { 504, "timeout_error", "the answer stopped in the middle" },
-		[EXCHANGE_RESET] = { 502, "api_error", "the connection broke before the answer was complete" },
-		[EXCHANGE_PROTOCOL] = { 502, "api_error", "the answer was not valid HTTP" },
-	};
-	struct request *r = arg;
-	struct refusal_words words = {
-		.status = kinds[e].status, .type = kinds[e].type, .headers = "", .outcome = OUTCOME_UPSTREAM_FAILED,
-	};
-
-	r->exchange = NULL;
-	r->waited_out = e == EXCHANGE_TIMEOUT || e == EXCHANGE_IDLE;
-	r->upstream_end_mono_ns = r->sent_mono_ns ? clock_mono_ns() : 0;
-	log_warn("%s: provider %s: %s", r->id, r->provider->slug, text);
-	metrics_add(r->worker->arena, r->worker->index, COUNTER_UPSTREAM_ERRORS, 1);
-	if (r->tap)
-		usage_tap_end(r->tap);
-	if (r->holding && r->sse && r->held.n)
-		release_held_events(r);
-	if (r->response_head_sent) {
-		flush(r, false);	/* what came whole in the same read */
-	} else {
-		r->out_head = SLICE_NONE;
-		r->spans_count = 0;
-		r->response_bytes = 0;
-	}
-	if (e == EXCHANGE_TIMEOUT && r->target->request_timeout_ms) {
-		words.status = 408;	/* Portkey's answer to a config's request_timeout */
-		request_refuse(r, &words, "Request exceeded the timeout sent in the request: %ums", r->first_byte_ms);
-		return;
-	}
-	request_refuse(r, &words, "provider \"%s\": %s", r->provider->slug, kinds[e].words);
-}
-
-static const struct exchange_callbacks relay_callbacks = {
-	.on_sent = on_sent, .on_head = on_head, .on_body = on_body, .on_read_end = on_read_end,
-	.on_done = on_done, .on_error = on_error,
-};
-
-void
-relay_start(struct request *r, struct target *t, const struct exchange_request *request)
-{
-	r->spans = scratch_alloc(&r->mem, SPANS_MAX * sizeof(*r->spans));
-	if (!r->spans) {
-		give_up(r, "out of memory");
-		return;
-	}
-	r->exchange = exchange_start(t, request, &relay_callbacks, r);
-	if (!r->exchange)
-		give_up(r, "out of memory");
-}
+/* ---- back-pressure ---- */
 
 void
 request_client_drained(struct request *r)
@@ -575,12 +315,12 @@ commit_early(struct request *r)
 	};
 	struct http1_head head = { .status = 200, .headers = lines, .headers_count = 2, .content_length = -1 };
 
-	if (!build_response_head(r, &head, -1))
+	if (!relay_head(r, &head, -1))
 		return;
 	r->committed_early = r->sse = true;
 	r->rec.fixed.status = 200;
-	add_span(r, SLICE(": wait\n\n"));
-	flush(r, false);
+	relay_span(r, SLICE(": wait\n\n"));
+	relay_flush(r, false);
 }
 
 void
@@ -591,12 +331,12 @@ request_quiet(struct request *r)
 	timepoint_touch(&w->quiet, &r->quiet, worker_now_ms(w));
 	if (!r->client || r->client->stream.write_busy || r->tail_passing || (r->sse && r->length_known))
 		return;		/* bytes are on their way, or there is no room for ours */
-	if (!r->upstream_status && !r->committed_early) {
+	if (!r->attempt.status && !r->committed_early) {
 		commit_early(r);
-	} else if (r->sse && !r->late && (!r->tap || !usage_tap_finished(r->tap))) {
-		bool begun = r->tap && usage_tap_message_started(r->tap) && !r->holding;
-		add_span(r, begun ? SLICE("event: ping\ndata: {\"type\":\"ping\"}\n\n") : SLICE(": wait\n\n"));
-		flush(r, false);
+	} else if (r->sse && !r->attempt.late && (!r->attempt.tap || !usage_tap_finished(r->attempt.tap))) {
+		bool begun = r->attempt.tap && usage_tap_message_started(r->attempt.tap) && !r->attempt.holding;
+		relay_span(r, begun ? SLICE("event: ping\ndata: {\"type\":\"ping\"}\n\n") : SLICE(": wait\n\n"));
+		relay_flush(r, false);
 	}
 	metrics_add(w->arena, w->index, COUNTER_PINGS, 1);
 }

@@ -6,11 +6,13 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "gateway/relay.h"
 #include "gateway/request.h"
 #include "shm/metrics.h"
 
 #define DEFER_BODY_BYTES_MAX 262144	/* a refused request's body that is still read to keep the connection */
 #define MESSAGE_BYTES_MAX 1024
+#define OWN_HEADERS_BYTES 1024	/* names, and what has a bound of its own */
 
 /* How many decimal digits it has: 1233 / 4096 is a little more than log10(2). */
 static size_t
@@ -64,14 +66,49 @@ reply_status_line(struct text *t, int status)
 	text_add(t, SLICE("\r\n"));
 }
 
+/* Which target's answer it is, and how it came to that. */
+static void
+add_target(struct text *t, const struct request *r)
+{
+	int32_t retries = account_retries(r);
+
+	text_add(t, SLICE("x-portkey-last-used-option-index: "));
+	text_add(t, r->rec.target);
+	text_add(t, retries < 0 ? SLICE("\r\nx-portkey-retry-attempt-count: -") : SLICE("\r\nx-portkey-retry-attempt-count: "));
+	text_int(t, retries < 0 ? -retries : retries);
+	text_add(t, SLICE("\r\nx-portkey-cache-status: "));
+	text_str(t, record_cache_name((enum record_cache)r->rec.fixed.cache));
+	text_add(t, SLICE("\r\nx-weir-attempts: "));
+	text_int(t, r->rec.fixed.attempts);
+	text_add(t, SLICE("\r\n"));
+	if (r->at.provider) {
+		text_header(t, SLICE("x-portkey-provider"), plane_provider(r->plane, r->at.provider)->type);
+		text_header(t, SLICE("x-weir-provider"), r->rec.provider);
+		text_header(t, SLICE("x-weir-model"), r->at.model);
+	}
+	if (!r->rec.config.n)
+		return;
+	text_add(t, SLICE("x-weir-config: "));
+	text_add(t, r->rec.config);
+	text_add(t, SLICE("@"));
+	text_add(t, r->rec.config_version);
+	text_add(t, SLICE("\r\n"));
+}
+
+size_t
+reply_own_room(const struct request *r)
+{
+	return OWN_HEADERS_BYTES + r->rec.trace_id.n + r->limit_lines.n + r->rec.target.n + r->at.model.n + r->rec.config.n;
+}
+
 void
 reply_own_headers(struct text *t, const struct request *r)
 {
 	text_header(t, SLICE("x-weir-request-id"), r->rec.request_id);
 	if (r->rec.trace_id.n)
 		text_header(t, SLICE("x-portkey-trace-id"), r->rec.trace_id);
-	if (r->provider)
-		text_header(t, SLICE("x-portkey-provider"), slice_of(r->provider->type));
+	if (r->at.target)
+		add_target(t, r);
 	text_add(t, r->limit_lines);
 	if (!r->keep_alive)
 		text_add(t, SLICE("connection: close\r\n"));
@@ -96,7 +133,7 @@ request_reply(struct request *r, int status, const char *content_type, const cha
 
 	if (!r->body_complete)
 		r->keep_alive = false;
-	if (!r->client || !text_begin(&t, &r->mem, 1024 + strlen(headers) + r->rec.trace_id.n + r->limit_lines.n)) {
+	if (!r->client || !text_begin(&t, &r->mem, 512 + strlen(headers) + reply_own_room(r))) {
 		request_finish(r, r->rec.fixed.outcome, false);
 		return;
 	}

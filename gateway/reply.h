@@ -71,7 +71,10 @@ text_slice(const struct text *t)
 
 void reply_status_line(struct text *t, int status);
 void reply_own_headers(struct text *t, const struct request *r);
-	/* x-weir-request-id, x-portkey-trace-id, x-portkey-provider, limits. */
+	/* Ids, the target and how it came to it (Portkey's headers, and weir's own),
+	 * limits. */
+size_t reply_own_room(const struct request *r);
+	/* Bytes that are enough for them. */
 void reply_error_body(struct buf *out, const struct request *r, const char *type, struct slice message);
 	/* The Anthropic envelope. */
 

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 
 #include "gateway/admission.h"
+#include "gateway/answer_cache.h"
+#include "gateway/health_watch.h"
 #include "gateway/limits.h"
 #include "gateway/reply.h"
 #include "shm/base/clock.h"
@@ -32,11 +34,8 @@ make_id(struct request *r)
 
 	memcpy(r->id, "req_", 4);
 	for (int half = 0; half < 2; half++) {
-		/* splitmix64 over a state that each worker seeds from the kernel. */
-		uint64_t z = (r->worker->random[half] += UINT64_C(0x9e3779b97f4a7c15));
-		z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-		z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-		z ^= z >> 31;
+		uint64_t z = worker_random(r->worker, half);
+
 		/* The first digits of the fraction z / 2^64: eleven tell every z
 		 * from its neighbours, and each takes one multiplication. */
 		for (int i = 0; i < 11; i++) {
@@ -69,7 +68,8 @@ request_new(struct client *c)
 
 	uint64_t body_max = r->plane->settings->limit.body_bytes;
 	scratch_init(&r->mem, SCRATCH_MAX);
-	scratch_init(&r->body_mem, 2 * body_max + SCRATCH_MAX);	/* twice: with overrides it is copied */
+	scratch_init(&r->body_mem, 2 * body_max + SCRATCH_MAX);	/* twice: an encoding of it is built to have its prompt counted */
+	scratch_init(&r->target_mem, 3 * body_max + SCRATCH_MAX);	/* with its parameters, without state of another account */
 	buf_init(&r->body_grown, body_max);
 	buf_init(&r->held, body_max);
 	buf_init(&r->tail, SSE_TAIL_BYTES_MAX + HTTP_READ_BYTES);
@@ -94,16 +94,20 @@ request_free(struct request *r)
 {
 	CHECK(r->page == NULL && r->exchange == NULL && r->admission == ADMISSION_OPEN);
 	timepoint_remove(&r->quiet);
-	if (r->tap)
-		usage_tap_free(r->tap);
+	if (r->attempt.tap)
+		usage_tap_free(r->attempt.tap);
+	if (r->own_endpoint.target)
+		endpoint_close(&r->own_endpoint);
 	if (r->key)
 		key_cache_put(r->worker->keys, r->key);
-	config_put(r->config_inline);
+	if (r->config_inline)
+		config_put(r->config_inline);
 	buf_free(&r->body_grown);
 	buf_free(&r->held);
 	buf_free(&r->tail);
 	buf_free(&r->late_error);
 	scratch_reset(&r->body_mem);
+	scratch_reset(&r->target_mem);
 	scratch_reset(&r->mem);
 	plane_put(r->plane);
 	if (pool.count < KEPT_REQUESTS_MAX) {
@@ -289,8 +293,8 @@ serve_provider_route(struct request *r)
 		r->is_parked = true;
 		return;
 	}
-	if (step_resolve(r) == STEP_NEXT && step_admit(r) == STEP_NEXT)
-		step_send(r);
+	if (step_resolve(r) == STEP_NEXT)
+		route_start(r);
 }
 
 void
@@ -375,8 +379,12 @@ request_finish(struct request *r, enum record_outcome outcome, bool complete)
 		r->exchange = NULL;
 	}
 	timepoint_remove(&r->quiet);
+	if (r->timer_of != TIMER_NONE)
+		deadline_clear(&r->timer);
 	if (r->admission != ADMISSION_OPEN)
 		admission_leave(r);
+	health_leave(r);
+	cache_leave(r);
 	r->client = NULL;
 	step_settle(r, outcome);
 	if (r->page || r->unrecorded) {		/* no room: the worker's tick goes on with it */

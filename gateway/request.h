@@ -4,12 +4,19 @@
  * The hot path, in the order of the files:
  *
  *	client.c	bytes in; head and body complete
- *	steps_admit.c	authenticate, resolve, scan, metadata
+ *	steps_admit.c	authenticate, resolve: metadata, config, body
+ *	steps_route.c	the target: which one, what it is asked; on to the next one
  *	admission.c	price, all limits in one decision; waits for room
  *	steps_serve.c	build the provider's request, send it
- *	relay.c		the provider's answer to the client, past the usage tap
+ *	answer.c	the provider's answer as it comes: pass it on, hold it, or try elsewhere
+ *	relay.c		bytes to the client, past the usage tap
  *	steps_account.c	settle, record, metrics
  *	reply.c		answers of weir's own
+ *
+ * A request goes to one *target* of its config after the other, and to each of
+ * them in one or more *attempts*, until an answer is on its way to the client:
+ * then there is no way back. What holds for all of them, for the target at hand
+ * and for the attempt under way stands apart in struct request.
  *
  * A step that cannot go on calls request_refuse(); there is one way out,
  * request_finish(), which settles whatever was admitted. Memory of a request
@@ -21,17 +28,24 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "gateway/answer_cache.h"
 #include "gateway/client.h"
+#include "gateway/conversation.h"
+#include "gateway/endpoint.h"
 #include "gateway/headers.h"
+#include "gateway/health_watch.h"
 #include "gateway/routes.h"
 #include "gateway/settings.h"
+#include "gateway/step.h"
 #include "gateway/worker.h"
 #include "policy/body.h"
 #include "policy/key.h"
 #include "policy/metadata.h"
+#include "policy/route.h"
 #include "policy/usage.h"
 #include "shm/base/scratch.h"
 #include "shm/queue.h"
+#include "upstream/deadline.h"
 #include "store/record.h"
 
 #define SSE_TAIL_BYTES_MAX 16384	/* of an unfinished event that is held back */
@@ -49,7 +63,8 @@ struct request {
 	struct worker *worker;
 	struct plane *plane;
 	struct scratch mem;		/* until the end */
-	struct scratch body_mem;	/* body, scan, what is sent: until the provider answers */
+	struct scratch body_mem;	/* body, scan, what is sent: until an answer goes to the client */
+	struct scratch target_mem;	/* a body that a target's parameters changed: as long as it is at the target */
 	struct request *next;		/* parked or unsettled */
 	struct timepoint quiet;		/* event streams: last byte to the client */
 
@@ -66,49 +81,88 @@ struct request {
 	int64_t start_wall_ns, start_mono_ns;
 	char id[REQUEST_ID_BYTES];
 
-	/* What was decided. */
+	/* What is asked, whoever answers. */
 	struct key *key;
 	bool portkey_auth;		/* the key came in x-portkey-api-key */
-	const struct config *config;	/* config_none() where none applies */
-	struct config *config_inline;	/* owned: x-portkey-config held JSON */
-	const struct config_target *target;	/* of the config: where the request goes */
-	const struct setting_provider *provider;
-	struct body_scan *scan;
-	struct body_edits *edits;
-	struct slice model_requested, model;	/* bare text */
-	bool stream, model_remapped, beta_1m;
-	const struct price_row *price;
-	struct price_bound bound;	/* output_tokens: as granted */
-	int64_t floor_nusd, floor_tokens;	/* likely ones of the input, if nothing is ever reported */
-	struct demand demand;		/* output tokens: asked for, granted */
+	const struct config *config;	/* config_none() where there is none */
+	struct config *config_inline;	/* held: x-portkey-config had JSON in it */
+	struct body_scan *asked;	/* the client's own body */
+	struct slice model_requested;	/* bare text; none: the body names none */
+	struct slice model_named;	/* what it stands for, if it is an alias; may have "@slug/" ahead */
+	struct conversation conversation;	/* if there are several targets */
+	uint64_t random[2];		/* if the walk draws */
+	uint32_t preferred;		/* number of a target, or ROUTE_ANY */
+	int64_t deadline_mono_ns;	/* no attempt begins later */
 	struct inflight *page;
-	uint32_t first_byte_ms;
+
+	/* What holds for the target that it is at; anew for each: target_enter(). */
+	struct at_target {
+		const struct config_target *target;	/* NULL: at none */
+		const struct setting_provider *provider;
+		const struct endpoint *endpoint;
+		struct body_scan *asked;	/* the client's own, less what this account cannot understand */
+		uint32_t account;		/* conversation.c's name for it, if there are several targets */
+		struct body_scan *scan;		/* that, with the target's parameters */
+		struct body_edits *edits;
+		struct slice model;		/* bare text */
+		bool stream, model_remapped, beta_1m;
+		bool own_time;			/* first_byte_ms was said by the config or the request */
+		const struct price_row *price;
+		struct price_bound bound;	/* output_tokens: as granted */
+		int64_t floor_nusd, floor_tokens;	/* likely ones of the input, if nothing is ever reported */
+		struct demand demand;		/* output tokens: asked for, granted */
+		bool count_tried;
+		uint32_t first_byte_ms;
+		const struct slice *pieces;	/* the provider's request; NULL: not built */
+		size_t pieces_count;
+		uint32_t retries;		/* attempts after the first */
+		uint32_t retry_waited_ms;	/* because its answers said so */
+		struct health_watch health;
+	} at;
+	int passed_status;		/* with STEP_PASS */
+	struct endpoint own_endpoint;	/* of a host or a credential that the request brought */
+	struct used {			/* by all attempts that are over */
+		struct metered all;
+		int64_t upstream_ns;	/* from sending to the end of each */
+		int64_t pause_ns;	/* between them */
+	} used;
+	bool sent;			/* something has left for a provider */
 
 	/* Admission that is not decided at once. */
 	struct timepoint pending;	/* on the worker's `waiting` or `counting` */
 	enum admission_state { ADMISSION_OPEN, ADMISSION_WAITING, ADMISSION_COUNTING } admission;
 	struct waiting wait;		/* for what; since_mono_ns 0: it never waited for room */
 	struct prompt_count *count;	/* in body_mem; NULL: nobody is asked */
-	bool count_tried;
 	struct slice limit_lines;	/* header lines of the answer: limits, clamping */
 
-	/* What happens. */
+	/* The attempt; anew for each: attempt_begin(). */
 	struct exchange *exchange;
-	struct usage_tap *tap;
-	uint64_t tap_seen, estimate_seen;
-	int64_t sent_mono_ns, first_byte_mono_ns, upstream_end_mono_ns;
-	int upstream_status;
-	bool response_head_sent;	/* to the client */
-	bool committed_early;		/* 200 was sent before the provider answered */
+	struct attempt {
+		struct usage_tap *tap;
+		uint64_t tap_seen, estimate_seen;
+		uint64_t begin_ms;	/* worker_now_ms(); 0: none is under way */
+		int64_t sent_mono_ns, first_byte_mono_ns, end_mono_ns;
+		int status;
+		bool waited_out;	/* we left the provider, not the provider us */
+		bool accounted, reported;	/* once each */
+		bool late;		/* the answer came after committed_early and is an error */
+		bool accepted;		/* its answer is the client's: nothing else is tried */
+		uint8_t holding;	/* enum hold: why its bytes wait in `held` */
+		struct slice error;	/* what went wrong with it */
+	} attempt;
+	struct http1_head answer_head;	/* the provider's */
+	struct cache_part cache;
+
+	/* What the client gets. */
+	bool response_head_sent;
+	bool committed_early;		/* 200 was sent before a provider answered */
 	bool chunked_out, sse;
 	bool length_known;		/* content-length was announced: nothing can be put in */
-	bool waited_out;		/* we left the provider, not the provider us */
 	bool unrecorded;		/* over, but no page was free for its record */
 	bool no_record;			/* refused because records cannot be kept */
-	bool late;			/* the answer came after committed_early and is an error */
-	bool holding;			/* a remapped model's answer waits in `held` ... */
-	bool plain_held;		/* ... whole, with its head: plain_head */
 	bool finished, settled, is_parked;
+	enum timer_of { TIMER_NONE, TIMER_PAUSE, TIMER_HOLD } timer_of;
+	struct deadline timer;
 	struct slice out_head;		/* built, not written yet */
 	struct slice *spans;		/* body bytes of this read, not written yet */
 	uint32_t spans_count;
@@ -126,7 +180,8 @@ struct request {
 	struct known_headers known;	/* with the head */
 	struct refusal_words deferred;	/* with is_deferred */
 	struct slice deferred_message;
-	struct http1_head plain_head;	/* with plain_held */
+	struct route_walk walk;		/* with target */
+	struct condition_facts conditions;	/* with config */
 };
 
 struct request *request_new(struct client *c);
@@ -147,22 +202,41 @@ void request_quiet(struct request *r);
 	/* Nothing was sent for ping_ms: keep the stream alive. */
 
 /* ---- between the steps ---- */
-enum step { STEP_NEXT, STEP_STOP };	/* STOP: refused, finished or waiting */
 enum step step_authenticate(struct request *r);
 enum step step_resolve(struct request *r);
+void route_start(struct request *r);
+	/* To the first target of its config, and so on. */
+void route_resume(struct request *r, enum step entered);
+	/* A target was being entered, and waited. */
+void route_on(struct request *r, int status);
+	/* The target's outcome was `status`: to the next one. Where there is none
+	 * (route_has_more() has said that there is) it is refused. */
+bool route_has_more(struct request *r, int status);
+	/* Would there be another target for that outcome? */
+bool route_may_have_more(struct request *r, int status);
+	/* The same without a look at what binds the conversation to its account:
+	 * true where the other says false. */
 enum step step_admit(struct request *r);
-	/* STOP may be a wait: then the request is sent, or refused, later. */
-void step_send(struct request *r);
+	/* STOP may be a wait: then route_resume() follows. */
+void attempt_start(struct request *r);
+	/* Admitted: builds the provider's request, and sends it. */
 struct text;
-void serve_head_lines(const struct setting_provider *p, struct buf *out);
-	/* What all heads to a provider have in common: once, for the plane. */
 bool serve_head(struct request *r, enum route route, size_t body_bytes, struct text *t) MUST_CHECK;
 	/* The head of a request to the provider, in body_mem. false: no memory. */
+bool serve_build(struct request *r) MUST_CHECK;
+	/* Head and body of the provider's request, into at.pieces. false: no memory. */
 void step_settle(struct request *r, enum record_outcome outcome);
 	/* Money, record and metrics; the first call counts. Before the last byte
 	 * of the answer is written. */
 bool settle_retry(struct request *r);
 	/* After a full ring: true when it is done. */
+void account_attempt(struct request *r, enum record_outcome outcome, bool last);
+	/* The attempt is over: what it used joins what the request has used, and if
+	 * it is not the only one, it joins the record's tries. Once. */
+int64_t account_price(struct request *r, const struct usage *u, bool *estimated);
+	/* What that usage costs at the target at hand, nano-dollars. */
+int32_t account_retries(const struct request *r);
+	/* At the target at hand; -1: it fails all the same. */
 void account_progress(struct request *r);
 	/* Usage so far into the request's page: what a crash would settle. */
 void account_draft(struct request *r);
@@ -178,11 +252,6 @@ void request_reply(struct request *r, int status, const char *content_type, cons
 void request_finish(struct request *r, enum record_outcome outcome, bool complete);
 	/* The one way out: settle, tell the client, free. `complete` false: the
 	 * answer broke off and the connection must not look whole. */
-
-/* ---- relay.c, shared with reply.c ---- */
-void relay_start(struct request *r, struct target *t, const struct exchange_request *request);
-void relay_error_event(struct request *r, const char *type, struct slice message);
-	/* One `event: error` in the envelope's form, after all that was sent. */
 
 void models_list(struct request *r);
 void models_one(struct request *r);

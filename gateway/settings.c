@@ -709,7 +709,7 @@ settings_provider(const struct settings *s, struct slice slug)
 const struct setting_provider *
 settings_provider_of(const struct settings *s, const struct config_target *t)
 {
-	const struct setting_provider *found = settings_provider(s, t->provider);
+	const struct setting_provider *found = t->provider.n ? settings_provider(s, t->provider) : NULL;
 
 	if (found || !t->provider_plain)
 		return found;

@@ -171,10 +171,21 @@ const struct setting_provider *settings_provider_of(const struct settings *s, co
 bool settings_check_targets(const struct settings *s, const struct config *c, const char *path, struct problems *p);
 	/* Does each provider that a config names exist? `path` is the config's; a
 	 * problem names the target in it. */
+struct config *settings_inline_config(const struct settings *s, struct slice json, struct problems *p);
+	/* Of a request's header. For config_put(); NULL: problems were added. */
 const struct setting_workspace *settings_workspace(const struct settings *s, struct slice slug);
 	/* NULL: it has nothing of its own. */
 const struct setting_model *settings_model(const struct settings *s, struct slice id);
 	/* An alias; NULL: the name means itself. */
 const struct config *settings_config(const struct settings *s, struct slice slug);
+static inline uint32_t
+settings_config_index(const struct settings *s, const struct config *c)
+{
+	/* In s->configs, which it is one of. */
+	uint32_t i = c->index;
+
+	CHECK(i < s->configs_count && s->configs[i] == c);
+	return i;
+}
 
 #endif

@@ -279,6 +279,18 @@ settings_check_targets(const struct settings *s, const struct config *c, const c
 	return p->count == before;
 }
 
+struct config *
+settings_inline_config(const struct settings *s, struct slice json, struct problems *p)
+{
+	const struct config_source from = { .path = "", .trust = &s->custom_hosts };
+	struct config *c = config_parse_text(json, &from, p);
+
+	if (!c || settings_check_targets(s, c, "", p))
+		return c;
+	config_put(c);
+	return NULL;
+}
+
 static int
 config_order(const void *a, const void *b)
 {
@@ -307,6 +319,8 @@ check_configs(struct settings_draft *d, struct problems *p)
 		s->configs[s->configs_count++] = c;
 	}
 	qsort(s->configs, s->configs_count, sizeof(*s->configs), config_order);
+	for (uint32_t i = 0; i < s->configs_count; i++)
+		s->configs[i]->index = i;
 	for (uint32_t i = 1; i < s->configs_count; i++)
 		if (s->configs[i]->slug.n > 0 && slice_eq(s->configs[i]->slug, s->configs[i - 1]->slug))
 			problem_add(p, "configs", "the slug \"%s\" is used twice", s->configs[i]->slug.p);

@@ -170,7 +170,7 @@ orphan_finish(char *record, uint32_t *bytes, const struct metered *m, enum infli
 		/* What the provider had reported when the worker died, or the
 		 * likely size of the input: somebody was billed. */
 		f.flags |= RECORD_FLAG(ESTIMATED);
-		f.attempts = 1;
+		f.attempts = f.attempts ? f.attempts : 1;	/* written when it was last admitted, before it was sent */
 		f.cost_nusd = m->cost_nusd;
 		memcpy(f.tokens, m->tokens, sizeof(f.tokens));
 	}

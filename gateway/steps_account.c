@@ -22,13 +22,13 @@ _Static_assert(TOKENS_WEB_SEARCHES == TOKENS_CLASSES - 1, "total_of() sums what 
 static const struct usage *
 usage_so_far(const struct request *r, struct usage *cut, bool *estimated)
 {
-	const struct usage *reported = usage_tap_usage(r->tap);
+	const struct usage *reported = usage_tap_usage(r->attempt.tap);
 
 	if (reported->complete)
 		return reported;
-	int64_t content = (int64_t)(usage_tap_content_bytes(r->tap) / CONTENT_BYTES_A_TOKEN);
-	if (content > r->bound.output_tokens && r->bound.output_tokens > 0)
-		content = r->bound.output_tokens;
+	int64_t content = (int64_t)(usage_tap_content_bytes(r->attempt.tap) / CONTENT_BYTES_A_TOKEN);
+	if (content > r->at.bound.output_tokens && r->at.bound.output_tokens > 0)
+		content = r->at.bound.output_tokens;
 	if (content <= reported->tokens[TOKENS_OUTPUT])
 		return reported;
 	*cut = *reported;
@@ -37,12 +37,12 @@ usage_so_far(const struct request *r, struct usage *cut, bool *estimated)
 	return cut;
 }
 
-static int64_t
-priced(struct request *r, const struct usage *u, bool *estimated)
+int64_t
+account_price(struct request *r, const struct usage *u, bool *estimated)
 {
-	if (!r->price || r->route != ROUTE_MESSAGES)
+	if (!r->at.price || r->route != ROUTE_MESSAGES)
 		return 0;
-	return price_cost_nusd(r->plane->settings->prices, r->price, slice_of(r->provider->type), u,
+	return price_cost_nusd(r->plane->settings->prices, r->at.price, slice_of(r->at.provider->type), u,
 	    r->start_wall_ns, estimated);
 }
 
@@ -57,13 +57,25 @@ total_of(const int64_t tokens[TOKENS_CLASSES])
 	return total;
 }
 
-/* Of a request that a provider may have read and that reported nothing. */
+static void
+add_used(struct metered *to, int64_t cost_nusd, const int64_t tokens[TOKENS_CLASSES])
+{
+	to->cost_nusd += cost_nusd;
+	to->total_tokens += total_of(tokens);
+	for (int c = 0; c < TOKENS_CLASSES; c++)
+		to->tokens[c] += tokens[c];
+}
+
+/* Of an attempt that a provider may have read and that reported nothing, on top of
+ * what the attempts before it used. */
 static struct metered
 least(const struct request *r)
 {
-	struct metered m = { .cost_nusd = r->floor_nusd, .total_tokens = r->floor_tokens };
+	struct metered m = r->used.all;
 
-	m.tokens[TOKENS_INPUT] = r->floor_tokens;
+	m.cost_nusd += r->at.floor_nusd;
+	m.total_tokens += r->at.floor_tokens;
+	m.tokens[TOKENS_INPUT] += r->at.floor_tokens;
 	return m;
 }
 
@@ -76,11 +88,10 @@ account_progress(struct request *r)
 
 	if (!r->page || r->route != ROUTE_MESSAGES)
 		return;
-	const struct usage *u = usage_so_far(r, &cut, &estimated);
-	if (u->known) {
-		m.cost_nusd = priced(r, u, &estimated);
-		m.total_tokens = total_of(u->tokens);
-		memcpy(m.tokens, u->tokens, sizeof(u->tokens));
+	const struct usage *u = r->attempt.tap ? usage_so_far(r, &cut, &estimated) : NULL;
+	if (u && u->known) {
+		m = r->used.all;
+		add_used(&m, account_price(r, u, &estimated), u->tokens);
 	}
 	inflight_metered(r->page, &m);
 }
@@ -94,63 +105,101 @@ account_draft(struct request *r)
 	inflight_metered(r->page, &m);
 }
 
-static struct settled
-settle_at_least(struct request *r)
-{
-	struct record_fixed *f = &r->rec.fixed;
+/* ---- an attempt ---- */
 
-	f->flags |= RECORD_FLAG(ESTIMATED);
-	f->tokens[TOKENS_INPUT] = r->floor_tokens;
-	return (struct settled){ .cost_nusd = r->floor_nusd, .tokens = r->floor_tokens };
+static int64_t
+at_least(struct request *r, int64_t tokens[TOKENS_CLASSES])
+{
+	r->rec.fixed.flags |= RECORD_FLAG(ESTIMATED);
+	tokens[TOKENS_INPUT] = r->at.floor_tokens;
+	return r->at.floor_nusd;
 }
 
-/* What the request used; its tokens and flags go into the record. */
-static struct settled
-used_by(struct request *r, enum record_outcome outcome)
+/* What it cost, nano-dollars; its tokens are added to `tokens`, flags go into the record. */
+static int64_t
+cost_of(struct request *r, enum record_outcome outcome, bool last, int64_t tokens[TOKENS_CLASSES])
 {
-	static const struct settled nothing;
-	struct record_fixed *f = &r->rec.fixed;
+	const struct attempt *a = &r->attempt;
+	const uint32_t partial = last ? RECORD_FLAG(PARTIAL) : 0;	/* says something of the answer that the client got */
 	const struct usage *u = NULL;
 	bool estimated = false;
 	struct usage cut;
+	int64_t cost_nusd;
 
-	if (r->route != ROUTE_MESSAGES || !r->sent_mono_ns || r->upstream_status >= 400)
-		return nothing;		/* never billed */
-	if (!r->upstream_status) {
+	if (r->route != ROUTE_MESSAGES || !a->sent_mono_ns || a->status >= 400)
+		return 0;		/* never billed */
+	if (!a->status) {
 		/* No answer. A provider that dropped the connection reported
 		 * nothing; one that we left may have read the prompt. */
-		f->flags |= RECORD_FLAG(PARTIAL);
-		if (outcome == OUTCOME_UPSTREAM_FAILED && !r->waited_out)
-			return nothing;
-		return settle_at_least(r);
+		r->rec.fixed.flags |= partial;
+		return outcome == OUTCOME_UPSTREAM_FAILED && !a->waited_out ? 0 : at_least(r, tokens);
 	}
-	if (r->tap)
+	if (a->tap)
 		u = usage_so_far(r, &cut, &estimated);
 	if (!u || !u->known)
-		return settle_at_least(r);	/* 2xx without usage that we can read: never free */
+		return at_least(r, tokens);	/* 2xx without usage that we can read: never free */
 	if (!u->complete)
-		f->flags |= RECORD_FLAG(PARTIAL);
-	memcpy(f->tokens, u->tokens, sizeof(u->tokens));
-	struct settled used = { .cost_nusd = priced(r, u, &estimated), .tokens = total_of(u->tokens) };
+		r->rec.fixed.flags |= partial;
+	memcpy(tokens, u->tokens, sizeof(u->tokens));
+	cost_nusd = account_price(r, u, &estimated);
 	if (estimated)
-		f->flags |= RECORD_FLAG(ESTIMATED);
-	return used;
+		r->rec.fixed.flags |= RECORD_FLAG(ESTIMATED);
+	return cost_nusd;
 }
+
+/* The first failure begins the list; a request that was answered at once has none. */
+static void
+note_try(struct request *r, int64_t cost_nusd)
+{
+	const struct attempt *a = &r->attempt;
+	const struct record_try one = {
+		.status = (uint16_t)a->status, .ms = (uint32_t)(worker_now_ms(r->worker) - a->begin_ms), .cost_nusd = cost_nusd,
+		.target = r->rec.target, .provider = r->rec.provider, .model = r->at.model, .error = a->error,
+	};
+	char *p = (char *)(uintptr_t)r->rec.tries.p;
+
+	if (!p) {
+		if (!a->error.n && a->status < 400)
+			return;
+		p = scratch_alloc(&r->mem, RECORD_TRIES_BYTES);
+		if (!p)
+			return;
+		r->rec.tries = (struct slice){ p, 0 };
+	}
+	r->rec.tries.n += record_try_add(p + r->rec.tries.n, (uint32_t)(RECORD_TRIES_BYTES - r->rec.tries.n), &one);
+}
+
+void
+account_attempt(struct request *r, enum record_outcome outcome, bool last)
+{
+	struct attempt *a = &r->attempt;
+	int64_t tokens[METRICS_TOKEN_CLASSES] = { 0 }, cost_nusd;
+	uint32_t provider = r->at.provider ? r->at.provider->index : 0;
+
+	if (a->accounted || !a->begin_ms)
+		return;
+	a->accounted = true;
+	cost_nusd = cost_of(r, outcome, last, tokens);
+	note_try(r, cost_nusd);
+	if (!a->sent_mono_ns)
+		return;
+	add_used(&r->used.all, cost_nusd, tokens);
+	r->used.upstream_ns += (a->end_mono_ns ? a->end_mono_ns : clock_mono_ns()) - a->sent_mono_ns;
+	if (a->first_byte_mono_ns)
+		r->rec.fixed.first_byte_ns = a->first_byte_mono_ns - a->sent_mono_ns;
+	metrics_tokens(r->worker->arena, r->worker->index, provider, tokens, cost_nusd);
+}
+
+/* ---- the request ---- */
 
 static void
 time_it(struct request *r)
 {
 	struct record_fixed *f = &r->rec.fixed;
-	int64_t now = clock_mono_ns();
 
-	f->total_ns = now - r->start_mono_ns;
-	f->overhead_ns = f->total_ns;
-	if (!r->sent_mono_ns)
-		return;
-	f->upstream_ns = (r->upstream_end_mono_ns ? r->upstream_end_mono_ns : now) - r->sent_mono_ns;
-	f->overhead_ns = f->total_ns - f->upstream_ns;
-	if (r->first_byte_mono_ns)
-		f->first_byte_ns = r->first_byte_mono_ns - r->sent_mono_ns;
+	f->total_ns = clock_mono_ns() - r->start_mono_ns;
+	f->upstream_ns = r->used.upstream_ns;
+	f->overhead_ns = f->total_ns - r->used.upstream_ns - r->used.pause_ns;
 }
 
 static void
@@ -158,19 +207,18 @@ count_it(const struct request *r)
 {
 	const struct record_fixed *f = &r->rec.fixed;
 	struct arena *a = r->worker->arena;
-	uint32_t w = r->worker->index, provider = r->provider ? r->provider->index : 0;
+	uint32_t w = r->worker->index, provider = r->at.provider ? r->at.provider->index : 0;
 
 	metrics_request(a, w, r->route, provider, f->status);
 	metrics_observe(a, w, HISTOGRAM_TOTAL, f->total_ns);
 	metrics_add(a, w, COUNTER_BYTES_IN, (uint64_t)f->request_bytes);
 	metrics_add(a, w, COUNTER_BYTES_OUT, (uint64_t)r->response_bytes);
-	if (!r->sent_mono_ns)
+	if (!r->sent)
 		return;
 	metrics_observe(a, w, HISTOGRAM_UPSTREAM, f->upstream_ns);
 	metrics_observe(a, w, HISTOGRAM_OVERHEAD, f->overhead_ns);
-	if (r->first_byte_mono_ns)
+	if (f->first_byte_ns)
 		metrics_observe(a, w, HISTOGRAM_FIRST_BYTE, f->first_byte_ns);
-	metrics_tokens(a, w, provider, f->tokens, f->cost_nusd);
 }
 
 static bool
@@ -211,6 +259,17 @@ settle_retry(struct request *r)
 	return (!r->unrecorded || record_page(r)) && settle(r);
 }
 
+/* How it went at the last target: Portkey's count, -1 if it failed all the same. */
+int32_t
+account_retries(const struct request *r)
+{
+	const struct config_retry *retry = r->at.target ? &r->at.target->retry : NULL;
+
+	if (!retry || !retry->attempts)
+		return 0;
+	return r->attempt.status && !status_set_has(&retry->on_status_codes, r->attempt.status) ? (int32_t)r->at.retries : -1;
+}
+
 void
 step_settle(struct request *r, enum record_outcome outcome)
 {
@@ -219,15 +278,19 @@ step_settle(struct request *r, enum record_outcome outcome)
 	if (r->settled)
 		return;
 	r->settled = true;
+	f->retries = account_retries(r);
+	account_attempt(r, outcome, true);
 	time_it(r);
 	f->outcome = (uint8_t)outcome;
 	f->response_bytes = r->response_bytes;
-	r->settled_at = used_by(r, outcome);
+	memcpy(f->tokens, r->used.all.tokens, sizeof(f->tokens));
+	r->settled_at = (struct settled){ .cost_nusd = r->used.all.cost_nusd, .tokens = r->used.all.total_tokens };
 	f->cost_nusd = r->settled_at.cost_nusd;
 	count_it(r);
 	if (!r->key || !route_rows[r->route].governed || r->no_record)
 		return;
-	r->settle_cancel = !r->sent_mono_ns;
+	/* A hit from the cache uses its key's rates. */
+	r->settle_cancel = !r->sent && !(r->cache.from_cache && outcome == OUTCOME_OK);
 	if (record_page(r))
 		settle(r);
 }

@@ -7,7 +7,6 @@
  */
 #include "gateway/reply.h"
 #include "gateway/request.h"
-#include "shm/base/clock.h"
 
 #define HEAD_SLACK 1024		/* request line, host, our own lines */
 
@@ -33,15 +32,29 @@ header_passes(struct slice name)
 	}
 }
 
+/* Named by the config, or by the request's own header: policy/config.c has seen to
+ * it that these are none of ours. */
+static bool
+is_forwarded(const struct request *r, struct slice name)
+{
+	const struct config_target *t = r->at.target;
+
+	for (uint32_t i = 0; i < t->forward_headers_count; i++)
+		if (slice_eq(t->forward_headers[i], name))
+			return true;
+	return r->known.forward_headers.n && headers_listed(r->known.forward_headers, name);
+}
+
 static void
 add_client_headers(struct text *t, const struct request *r)
 {
 	bool version = false, type = false, has_1m = false;
+	bool forwards = r->at.target->forward_headers_count > 0 || r->known.forward_headers.n;
 
 	for (uint32_t i = 0; i < r->head.headers_count; i++) {
 		const struct http1_header *h = &r->head.headers[i];
 
-		if (!header_passes(h->name) || http1_connection_names(&r->head, h->name))
+		if ((!header_passes(h->name) && !(forwards && is_forwarded(r, h->name))) || http1_connection_names(&r->head, h->name))
 			continue;
 		version = version || slice_eq(h->name, SLICE("anthropic-version"));
 		type = type || slice_eq(h->name, SLICE("content-type"));
@@ -53,7 +66,7 @@ add_client_headers(struct text *t, const struct request *r)
 		text_header(t, SLICE("anthropic-version"), SLICE("2023-06-01"));
 	if (!type)
 		text_header(t, SLICE("content-type"), SLICE("application/json"));
-	if (r->beta_1m && !has_1m)
+	if (r->at.beta_1m && !has_1m)
 		text_header(t, SLICE("anthropic-beta"), SLICE("context-1m-2025-08-07"));
 }
 
@@ -67,37 +80,27 @@ head_room(const struct request *r)
 	return room;
 }
 
-/* From behind the target up to the body's length. */
-void
-serve_head_lines(const struct setting_provider *p, struct buf *out)
+/* "/v1/messages"; a host of a config's own has its version in its prefix. */
+static struct slice
+path_of(const struct request *r, enum route route)
 {
-	/* At once, as a buffer that grows leaves copies behind. */
-	if (!buf_reserve(out, strlen(p->host) + (p->api_key ? strlen(p->api_key) : 0) + HEAD_SLACK))
-		return;
-	buf_printf(out, " HTTP/1.1\r\nhost: %s", p->host);
-	if (p->port != (p->tls ? 443 : 80))
-		buf_printf(out, ":%u", p->port);
-	buf_add_str(out, "\r\n");
-	if (p->api_key) {
-		buf_add_str(out, "x-api-key: ");
-		buf_add_str(out, p->api_key);
-		buf_add_str(out, "\r\n");
-	}
-	/* A compressed answer could not be metered, and event streams must not be. */
-	buf_add_str(out, "accept-encoding: identity\r\ncontent-length: ");
+	struct slice path = route_rows[route].path;
+
+	if (r->at.endpoint->whole_paths)
+		return path;
+	return (struct slice){ path.p + 3, path.n - 3 };	/* all begin with "/v1" */
 }
 
 bool
 serve_head(struct request *r, enum route route, size_t body_bytes, struct text *t)
 {
-	struct slice prefix = slice_of(r->provider->path_prefix);
-	struct slice lines = buf_slice(&r->plane->heads[r->provider - r->plane->settings->providers]);
+	struct slice prefix = r->at.endpoint->prefix, lines = buf_slice(&r->at.endpoint->lines);
 
 	if (!text_begin(t, &r->body_mem, head_room(r) + prefix.n + lines.n))
 		return false;
 	text_add(t, SLICE("POST "));
 	text_add(t, prefix);
-	text_add(t, route_rows[route].path);
+	text_add(t, path_of(r, route));
 	text_add(t, r->query);
 	text_add(t, lines);
 	text_int(t, (int64_t)body_bytes);
@@ -108,30 +111,17 @@ serve_head(struct request *r, enum route route, size_t body_bytes, struct text *
 	return true;
 }
 
-void
-step_send(struct request *r)
+bool
+serve_build(struct request *r)
 {
-	static const struct refusal_words no_memory = {
-		.status = 503, .type = "overloaded_error", .headers = "retry-after: 1\r\n", .outcome = OUTCOME_REFUSED,
-	};
-	const struct settings *s = r->plane->settings;
-	struct target *target = r->plane->targets[r->provider - s->providers];
-	size_t most = 2 * SPLICES_MAX + 2;
-	struct slice *pieces = scratch_alloc(&r->body_mem, (r->edits->count ? most : 2) * sizeof(*pieces));
+	size_t most = r->at.edits->count ? 2 * SPLICES_MAX + 2 : 2;
+	struct slice *pieces = scratch_alloc(&r->body_mem, most * sizeof(*pieces));
 	struct text head;
 
-	if (!pieces || !serve_head(r, r->route, body_edited_bytes(r->scan, r->edits), &head)) {
-		request_refuse(r, &no_memory, "out of memory");
-		return;
-	}
+	if (!pieces || !serve_head(r, r->route, body_edited_bytes(r->at.scan, r->at.edits), &head))
+		return false;
 	pieces[0] = text_slice(&head);
-	size_t count = 1 + body_pieces(r->scan, r->edits, pieces + 1, r->edits->count ? most - 1 : 1);
-
-	struct exchange_request request = {
-		.pieces = pieces, .pieces_count = count, .mem = &r->mem, .connect_ms = s->limit.connect_ms,
-		.first_byte_ms = r->first_byte_ms, .idle_ms = s->limit.stream_idle_ms,
-	};
-	if (r->stream)
-		timepoint_touch(&r->worker->quiet, &r->quiet, worker_now_ms(r->worker));
-	relay_start(r, target, &request);
+	r->at.pieces = pieces;
+	r->at.pieces_count = 1 + body_pieces(r->at.scan, r->at.edits, pieces + 1, most - 1);
+	return true;
 }

@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shm/base/check.h"
+
 struct timepoint {
 	struct timepoint *prev, *next;	/* NULL: on no timeline */
 	uint64_t at_ms;
@@ -57,7 +59,5 @@ timeline_due(struct timeline *t, uint64_t now_ms)
 
 	return p != &t->ends && now_ms - p->at_ms >= t->timeout_ms ? p : NULL;
 }
-
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
 #endif

@@ -11,6 +11,7 @@
 #include "gateway/admission.h"
 #include "gateway/channel.h"
 #include "gateway/client.h"
+#include "gateway/health_watch.h"
 #include "gateway/master.h"
 #include "gateway/request.h"
 #include "shm/base/log.h"
@@ -21,76 +22,10 @@
 #define LINGER_MS 5000		/* a client that does not close after our FIN */
 #define BACKLOG 4096
 #define KEYS_CACHED_MAX 65536
-#define HEAD_LINES_BYTES_MAX 65536	/* a host, a credential */
 #define GROUPS_KEPT_MAX 16384	/* of policies: about 5 MB, touched as they come */
 #define DUE_PER_TICK 4096	/* things expired in one tick: the rest waits for the next */
 
-/* ---- the plane ---- */
-
-static struct plane *
-plane_new(struct worker *w, struct settings *s, const struct tls_ticket_keys *keys, bool tls_wanted)
-{
-	struct plane *p = calloc(1, sizeof(*p));
-	char why[256] = "out of memory";
-
-	if (!p)
-		return NULL;
-	p->refs = 1;
-	p->settings = settings_get(s);
-	p->targets = calloc(s->providers_count + 1, sizeof(*p->targets));
-	p->count_again_ms = calloc(s->providers_count + 1, sizeof(*p->count_again_ms));
-	p->heads = calloc(s->providers_count + 1, sizeof(*p->heads));
-	bool ok = p->targets && p->heads && p->count_again_ms;
-	for (uint32_t i = 0; i < s->providers_count && ok; i++) {
-		const struct setting_provider *provider = &s->providers[i];
-		const struct target_at at = {
-			.host = provider->host, .port = provider->port, .tls = provider->tls, .ca_pem = slice_of(provider->ca_pem),
-		};
-		p->targets[i] = upstream_target(w->upstream, &at, why, sizeof(why));
-		buf_init(&p->heads[i], HEAD_LINES_BYTES_MAX);
-		serve_head_lines(provider, &p->heads[i]);
-		ok = p->targets[i] != NULL && !p->heads[i].overflow;
-	}
-	if (ok && tls_wanted) {
-		p->tls = tls_server_new(slice_of(s->tls_cert_pem), slice_of(s->tls_key_pem), keys, why, sizeof(why));
-		ok = p->tls != NULL;
-	}
-	if (!ok) {
-		log_error("settings cannot be used: %s", why);
-		plane_put(p);
-		return NULL;
-	}
-	return p;
-}
-
-struct plane *
-plane_get(struct plane *p)
-{
-	p->refs++;
-	return p;
-}
-
-void
-plane_put(struct plane *p)
-{
-	if (!p || --p->refs > 0)
-		return;
-	for (uint32_t i = 0; p->targets && i < p->settings->providers_count; i++)
-		if (p->targets[i])
-			target_put(p->targets[i]);
-	for (uint32_t i = 0; p->heads && i < p->settings->providers_count; i++) {
-		if (p->heads[i].n > 0)
-			explicit_bzero(p->heads[i].p, p->heads[i].n);	/* a credential is in it */
-		buf_free(&p->heads[i]);
-	}
-	free(p->heads);
-	free(p->targets);
-	free(p->count_again_ms);
-	if (p->tls)
-		tls_context_put(p->tls);
-	settings_put(p->settings);
-	free(p);
-}
+/* ---- settings ---- */
 
 static void
 apply_timeouts(struct worker *w)
@@ -183,6 +118,8 @@ stop_when_empty(struct worker *w)
 	close_handle((uv_handle_t *)&w->on_term);
 	close_handle((uv_handle_t *)&w->control);
 	admission_close(w);
+	if (w->cache)
+		cache_desk_stop(w->cache);
 	if (w->upstream)
 		upstream_free(w->upstream);
 	w->upstream = NULL;
@@ -222,6 +159,16 @@ on_term(uv_signal_t *s, int signum)
 
 /* ---- the master's words ---- */
 
+static struct plane *
+make_plane(struct worker *w, struct settings *s, const struct tls_ticket_keys *keys, bool tls)
+{
+	struct plane *p = plane_new(w->upstream, s, keys, tls);
+
+	if (p)
+		health_watch_name(p, w->arena);
+	return p;
+}
+
 static void
 reload(struct worker *w, int memfd)
 {
@@ -238,7 +185,7 @@ reload(struct worker *w, int memfd)
 		memcpy(&keys, text.p, sizeof(keys));
 		struct slice bundle = { text.p + sizeof(keys), text.n - sizeof(keys) };
 		struct settings *s = settings_compile(bundle, w->plane->settings->version + 1, &problems);
-		struct plane *p = s ? plane_new(w, s, &keys, tls) : NULL;
+		struct plane *p = s ? make_plane(w, s, &keys, tls) : NULL;
 
 		if (p) {
 			plane_put(w->plane);
@@ -339,7 +286,7 @@ on_tick(uv_timer_t *timer)
 	if (now - w->heartbeat_ms >= HEARTBEAT_MS) {
 		w->heartbeat_ms = now;
 		arena_heartbeat(w->arena, w->index, clock_mono_ns());
-		cache_look(w->cache);
+		cache_desk_tick(w->cache);
 	}
 	if (w->upstream)
 		upstream_tick(w->upstream, now);
@@ -352,6 +299,7 @@ on_tick(uv_timer_t *timer)
 		request_quiet(CONTAINER_OF(p, struct request, quiet));
 	for (int i = 0; i < DUE_PER_TICK && (p = timeline_due(&w->counting, now)); i++)
 		prompt_count_expired(CONTAINER_OF(p, struct request, pending));
+	deadlines_sweep(&w->timers, now);
 	settle_left_over(w);
 	run_parked(w);
 	accept_waiting(w);
@@ -380,16 +328,17 @@ open_all(struct worker *w, const struct worker_boot *boot)
 		log_error("%s", why);
 		return false;
 	}
-	w->cache = cache_open_read(boot->settings->data_dir);
 	w->keys = key_cache_new(w->catalog, KEYS_CACHED_MAX);
 	w->limit_memo = limit_memo_new(GROUPS_KEPT_MAX);
+	w->config_memo = config_memo_new();
 	w->prompt_counts = prompt_counts_new();
 	w->upstream = upstream_new(&w->loop);
 	w->memo = metadata_memo_new();
-	if (!w->cache || !w->keys || !w->limit_memo || !w->prompt_counts || !w->upstream || !w->memo)
+	if (!w->keys || !w->limit_memo || !w->config_memo || !w->prompt_counts || !w->upstream || !w->memo)
 		return false;
-	w->plane = plane_new(w, boot->settings, boot->ticket_keys, tls);
-	return w->plane != NULL;
+	w->plane = make_plane(w, boot->settings, boot->ticket_keys, tls);
+	w->cache = w->plane ? cache_desk_open(w, boot->cache_fd) : NULL;
+	return w->cache != NULL;
 }
 
 static bool
@@ -411,7 +360,6 @@ worker_run(const struct worker_boot *boot)
 	w.arena = boot->arena;
 	w.index = boot->index;
 	w.control_fd = boot->control_fd;
-	w.cache_fd = boot->cache_fd;
 	timeline_init(&w.idle, 0);
 	timeline_init(&w.head, 0);
 	timeline_init(&w.body, 0);
@@ -422,6 +370,7 @@ worker_run(const struct worker_boot *boot)
 	timeline_init(&w.waiting, 0);
 	if (uv_loop_init(&w.loop) != 0 || !open_all(&w, boot))
 		return 1;
+	deadlines_init(&w.timers, worker_now_ms(&w));
 	apply_timeouts(&w);
 	if (!start_watching(&w) || !open_listeners(&w, boot))
 		return 1;
@@ -435,9 +384,10 @@ worker_run(const struct worker_boot *boot)
 	key_cache_free(w.keys);
 	metadata_memo_free(w.memo);
 	limit_memo_free(w.limit_memo);
+	config_memo_free(w.config_memo);
 	prompt_counts_free(w.prompt_counts);
+	cache_desk_free(w.cache);
 	reader_close(w.store);
-	cache_close(w.cache);
 	catalog_close(w.catalog);
 	free(w.listeners);
 	uv_loop_close(&w.loop);

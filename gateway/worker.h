@@ -11,18 +11,20 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "gateway/config_memo.h"
 #include "gateway/key_cache.h"
 #include "gateway/limit_memo.h"
 #include "gateway/metadata_memo.h"
+#include "gateway/plane.h"
 #include "gateway/prompt_count.h"
 #include "gateway/settings.h"
 #include "gateway/timeline.h"
 #include "shm/arena.h"
 #include "shm/ledger.h"
 #include "shm/base/clock.h"
-#include "store/cache.h"
 #include "store/catalog.h"
 #include "store/records.h"
+#include "upstream/deadline.h"
 #include "upstream/exchange.h"
 #include "upstream/wire/tls.h"
 
@@ -39,16 +41,6 @@ struct listener {
 	bool waiting;		/* a connection waits in the kernel: intake is paused */
 };
 
-/* What the settings of one version need at run time; counted with them. */
-struct plane {
-	uint32_t refs;
-	struct settings *settings;
-	struct target **targets;	/* by provider, in the order of settings */
-	struct buf *heads;		/* likewise: lines of a request's head that are always the same; secret */
-	uint64_t *count_again_ms;	/* likewise: when it may be asked to count again; it failed to */
-	struct tls_context *tls;	/* NULL: no TLS listener */
-};
-
 struct worker {
 	uv_loop_t loop;
 	uint32_t index;
@@ -58,10 +50,10 @@ struct worker {
 	struct key_cache *keys;
 	struct metadata_memo *memo;
 	struct limit_memo *limit_memo;
+	struct config_memo *config_memo;
 	struct prompt_counts *prompt_counts;
+	struct cache_desk *cache;	/* kept answers */
 	struct reader *store;		/* for levels of meters that are not in memory */
-	struct cache *cache;		/* kept answers */
-	int cache_fd;			/* where they are sent to be kept: cache_mail.h */
 	struct upstream *upstream;
 
 	struct listener *listeners;
@@ -74,6 +66,7 @@ struct worker {
 	struct timeline idle, head, body, linger, stall;	/* client deadlines */
 	struct timeline quiet;		/* event streams, by last byte to the client */
 	struct timeline counting;	/* requests whose prompt a provider counts */
+	struct deadlines timers;	/* of requests: pauses between attempts, answers that are held */
 	struct timeline waiting;	/* requests that had no room in a limit; a queue, without a time-out */
 	uint32_t waiting_count;
 	uv_timer_t room;		/* tries them again; runs while somebody waits */
@@ -88,7 +81,7 @@ struct worker {
 	struct request *parked_last;
 	bool draining;
 	uint64_t heartbeat_ms;
-	uint64_t random[2];		/* request ids; not secret */
+	uint64_t random[2];		/* worker_random() */
 };
 
 struct worker_boot {		/* what the master hands down */
@@ -118,14 +111,23 @@ worker_clock(void)
 	return (struct now){ clock_mono_ns(), clock_wall_ns() };
 }
 
+static inline uint64_t
+worker_random(struct worker *w, int which)
+{
+	/* splitmix64, two of them, seeded by the kernel: for choices and ids, not for secrets. */
+	uint64_t z = (w->random[which] += UINT64_C(0x9e3779b97f4a7c15));
+
+	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return z ^ (z >> 31);
+}
+
 static inline bool
 worker_intake_paused(const struct worker *w)
 {
 	return w->unsettled_count >= UNSETTLED_MAX;
 }
 
-struct plane *plane_get(struct plane *p);
-void plane_put(struct plane *p);
 void worker_client_closed(struct worker *w);
 	/* One connection fewer; a draining worker without any ends. */
 

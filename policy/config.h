@@ -145,6 +145,7 @@ struct config_node {
 
 struct config {
 	uint32_t refs;
+	uint32_t index;		/* of a saved one, among those of its settings: settings_config_index() */
 	struct slice slug;	/* none: inline */
 	char version[CONFIG_VERSION_DIGITS + 1];	/* begin of the SHA-256 of its text, in hex; "" of config_none() */
 	const struct config_node *nodes;	/* nodes[0]: the root; level by level */

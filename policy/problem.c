@@ -70,12 +70,13 @@ lower(char c)
 	return (unsigned char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
 }
 
-/* Edits (insert, delete, replace a byte) that turn `a` into `b`. */
-static uint32_t
-distance(struct slice a, struct slice b)
+uint32_t
+problem_distance(struct slice a, struct slice b)
 {
 	uint32_t row[GUESS_BYTES_MAX + 1];
 
+	if (a.n > GUESS_BYTES_MAX || b.n > GUESS_BYTES_MAX)
+		return UINT32_MAX;
 	for (uint32_t j = 0; j <= b.n; j++)
 		row[j] = j;
 	for (uint32_t i = 1; i <= a.n; i++) {
@@ -99,12 +100,9 @@ distance(struct slice a, struct slice b)
 void
 problem_guess_try(struct problem_guess *g, const char *candidate)
 {
-	struct slice c = slice_of(candidate);
+	uint32_t d = problem_distance(g->wanted, slice_of(candidate));
 
-	if (g->wanted.n > GUESS_BYTES_MAX || c.n > GUESS_BYTES_MAX)
-		return;
-	uint32_t d = distance(g->wanted, c);
-	if (!g->best || d < g->distance) {
+	if (d != UINT32_MAX && (!g->best || d < g->distance)) {
 		g->best = candidate;
 		g->distance = d;
 	}

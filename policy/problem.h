@@ -43,6 +43,9 @@ struct problem_guess {
 	const char *best;
 	uint32_t distance;
 };
+uint32_t problem_distance(struct slice a, struct slice b);
+	/* Bytes to insert, delete or replace, so that one becomes the other, without
+	 * regard to case; UINT32_MAX if one is longer than a name is. */
 void problem_guess_try(struct problem_guess *g, const char *candidate);
 	/* `candidate` must outlive the guess. Case does not count. */
 const char *problem_guess_best(const struct problem_guess *g);

@@ -159,6 +159,7 @@ static void
 message_ends(struct find *f)
 {
 	if (f->place.assistant) {
+		f->state.last_turn = f->state.messages;
 		f->state.in_turn = true;
 		f->answered = false;
 		return;
@@ -180,6 +181,7 @@ find_close(void *arg, uint32_t depth, const char *end)
 		f->result |= f->place.type == TYPE_TOOL_RESULT;
 	} else if (depth == DEPTH_MESSAGE) {
 		message_ends(f);
+		f->state.messages++;
 	}
 	place_close(&f->place, depth);
 }
@@ -253,6 +255,7 @@ struct strip {
 	struct place place;
 	struct cut *cut;
 	struct cut_items messages, blocks;
+	uint32_t before, message;	/* whose thinking goes; which is at hand */
 	bool kept, dropped;		/* some block of the message at hand */
 };
 
@@ -304,7 +307,7 @@ strip_close(void *arg, uint32_t depth, const char *end)
 	struct strip *s = arg;
 
 	if (depth == DEPTH_BLOCK && s->place.content) {
-		if (is_thought(&s->place)) {
+		if (is_thought(&s->place) && s->message < s->before) {
 			cut_drop(s->cut, &s->blocks, end);
 			s->dropped = true;
 		} else {
@@ -318,6 +321,7 @@ strip_close(void *arg, uint32_t depth, const char *end)
 			cut_drop(s->cut, &s->messages, end);
 		else
 			cut_keep(&s->messages, end);
+		s->message++;
 	} else if (depth == DEPTH_MESSAGES) {
 		cut_close(s->cut, &s->messages);
 	}
@@ -329,9 +333,9 @@ static const struct json_visitor stripper = {
 };
 
 static void
-strip_messages(struct cut *cut, const struct body_scan *body, struct slice messages)
+strip_messages(struct cut *cut, const struct body_scan *body, struct slice messages, uint32_t before)
 {
-	struct strip s = { .place = { .end = body->body.p + body->body.n }, .cut = cut };
+	struct strip s = { .place = { .end = body->body.p + body->body.n }, .cut = cut, .before = before };
 	struct lex lex = { .what = NULL };
 
 	CHECK(json_walk(messages.p, s.place.end, &stripper, &s, &lex));
@@ -359,7 +363,7 @@ strip_edits(struct cut *cut, struct slice context_management)
 
 static void
 strip_member(struct cut *cut, struct cut_items *members, const struct body_scan *body, const struct body_member *m,
-    uint32_t kinds, bool disable)
+    uint32_t kinds, uint32_t before, bool disable)
 {
 	const char *end = m->value.p + m->value.n;
 
@@ -370,7 +374,7 @@ strip_member(struct cut *cut, struct cut_items *members, const struct body_scan 
 		return;
 	}
 	if ((kinds & STATE_THINKING) && json_string_eq(m->name, "messages")) {
-		strip_messages(cut, body, m->value);
+		strip_messages(cut, body, m->value, before);
 	} else if (disable && json_string_eq(m->name, "thinking")) {
 		cut_skip(cut, m->value.p, end);
 		cut_put(cut, SLICE(DISABLED));
@@ -381,11 +385,11 @@ strip_member(struct cut *cut, struct cut_items *members, const struct body_scan 
 }
 
 bool
-state_strip(const struct body_scan *body, const struct state *state, struct scratch *mem, struct slice *out)
+state_strip(const struct body_scan *body, const struct state *state, uint32_t before, struct scratch *mem, struct slice *out)
 {
 	const struct body_member *thinking = body_find(body, "thinking");
-	uint32_t kinds = state_can_drop(state->kinds);
-	bool disable = (kinds & STATE_THINKING) && state->in_turn;
+	uint32_t kinds = state_can_drop(state->kinds) & (before == STATE_ALL ? UINT32_MAX : STATE_THINKING);
+	bool disable = (kinds & STATE_THINKING) && state->in_turn && state->last_turn < before;
 	struct cut_items members = { 0 };
 	struct slice type;
 	struct cut cut;
@@ -393,7 +397,7 @@ state_strip(const struct body_scan *body, const struct state *state, struct scra
 	disable = disable && thinking && json_get(thinking->value, "type", &type) && json_string_eq(type, "enabled");
 	cut_begin(&cut, body->body.p, body->body.n + sizeof(DISABLED), mem);
 	for (uint32_t i = 0; i < body->members_count; i++)
-		strip_member(&cut, &members, body, &body->members[i], kinds, disable);
+		strip_member(&cut, &members, body, &body->members[i], kinds, before, disable);
 	cut_close(&cut, &members);
 	if (!cut_end(&cut, body->body.p + body->body.n, out))
 		return false;

@@ -27,7 +27,10 @@
 struct state {
 	uint32_t kinds;
 	bool in_turn;		/* the assistant's last turn goes on: its tools have answered, or it is the last message */
+	uint32_t messages;	/* how many there are */
+	uint32_t last_turn;	/* which of them is the assistant's last; if in_turn */
 };
+#define STATE_ALL UINT32_MAX
 
 struct state state_find(const struct body_scan *body);
 uint32_t state_can_drop(uint32_t kinds);
@@ -36,11 +39,15 @@ void state_describe(uint32_t kinds, char out[STATE_WORDS_BYTES]);
 	/* "an uploaded file, encrypted results": for a refusal that says why a
 	 * request cannot go to another account. "" of none. */
 
-bool state_strip(const struct body_scan *body, const struct state *state, struct scratch *mem, struct slice *out) MUST_CHECK;
+bool state_strip(const struct body_scan *body, const struct state *state, uint32_t before, struct scratch *mem,
+    struct slice *out) MUST_CHECK;
 	/*
 	 * The body without what can be dropped of `state`, which state_find() has
 	 * found in it, in *out: one text in `mem`, or the body itself
 	 * (out->p == body->body.p) if there is nothing of it. false: no memory.
+	 * `before` STATE_ALL: of another account, all of it. Else only the thinking
+	 * in the messages before that one: the others are of the account that the
+	 * request goes to.
 	 *
 	 * Thinking goes block by block, never a part of one. A turn of the
 	 * assistant in which nothing else was goes as a whole: it said nothing, and

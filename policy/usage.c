@@ -65,7 +65,7 @@ struct usage_tap {
 	};
 	struct counts counts;
 	uint64_t changes, events, content_bytes;
-	bool started, finished, ended;
+	bool started, begun, finished, ended;
 	bool stop_reason;		/* a message_delta had one that is not null */
 	bool type_is_error, has_error;
 	char error_type[ERROR_TYPE_BYTES];
@@ -551,7 +551,11 @@ on_event(struct usage_tap *t)
 	if (kind == SSE_UNNAMED)
 		kind = whole ? kind_in_data(data) : SSE_OTHER;
 	switch (kind) {
+	case SSE_CONTENT_BLOCK_START:
+		t->begun = true;
+		break;
 	case SSE_CONTENT_BLOCK_DELTA:
+		t->begun = true;
 		if (t->sse.data_bytes > DELTA_ENVELOPE_BYTES)
 			t->content_bytes += t->sse.data_bytes - DELTA_ENVELOPE_BYTES;
 		break;
@@ -560,17 +564,18 @@ on_event(struct usage_tap *t)
 			on_message_start(t, data);
 		break;
 	case SSE_MESSAGE_DELTA:
+		t->begun = true;
 		if (whole)
 			on_message_delta(t, data);
 		break;
 	case SSE_MESSAGE_STOP:
-		t->finished = t->usage.complete = true;
+		t->begun = t->finished = t->usage.complete = true;
 		break;
 	case SSE_ERROR:
 		if (whole)
 			on_error_event(t, data);
 		break;
-	case SSE_CONTENT_BLOCK_START: case SSE_CONTENT_BLOCK_STOP: case SSE_PING:
+	case SSE_CONTENT_BLOCK_STOP: case SSE_PING:
 	case SSE_UNNAMED: case SSE_OTHER:
 		break;
 	}
@@ -697,6 +702,12 @@ bool
 usage_tap_message_started(const struct usage_tap *t)
 {
 	return t->started;
+}
+
+bool
+usage_tap_content_begun(const struct usage_tap *t)
+{
+	return t->begun;
 }
 
 bool

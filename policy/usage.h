@@ -65,6 +65,10 @@ bool usage_tap_at_boundary(const struct usage_tap *t);
 uint64_t usage_tap_events(const struct usage_tap *t);
 	/* Complete events seen. */
 bool usage_tap_message_started(const struct usage_tap *t);
+bool usage_tap_content_begun(const struct usage_tap *t);
+	/* SSE: an event has come that is part of the answer itself: content, or
+	 * what ends the message. Before it, another attempt's stream could still
+	 * take this one's place. */
 bool usage_tap_finished(const struct usage_tap *t);
 	/* message_stop or an error event was seen; of a plain answer: its end. */
 bool usage_tap_error(const struct usage_tap *t, struct slice *type);

@@ -43,6 +43,11 @@ enum metrics_counter {
 	COUNTER_COUNTED,		/* prompts whose exact size a provider was asked for */
 	COUNTER_WAITED,			/* for room in a budget */
 	COUNTER_GROUP_OVERFLOW,		/* charged on the overflow meter: its group was full */
+	COUNTER_RETRIES,		/* attempts at the same target, after one that failed */
+	COUNTER_FALLBACKS,		/* requests that went on to another target */
+	COUNTER_CACHE_HITS,		/* answers from the cache */
+	COUNTER_CACHE_MISSES,		/* looked for, and not there */
+	COUNTER_CACHE_WAITS,		/* requests that waited for another one to fetch the same */
 	COUNTER_ALERTS_THRESHOLD,	/* budgets that passed their alert level; keeper */
 	COUNTER_ALERTS_EXHAUSTED,	/* budgets that were used up; keeper */
 	COUNTER_EVICTED,		/* meters that were taken out of memory; keeper */

@@ -12,10 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shm/base/check.h"
+
 #define DEADLINE_SLOTS 256
 #define DEADLINE_SLOT_MS 64	/* the wheel spans 16 s; what lies beyond goes round */
-
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
 struct link {			/* of a doubly linked ring */
 	struct link *prev, *next;

@@ -10,12 +10,16 @@
 #ifndef WEIR_SHM_BASE_CHECK_H
 #define WEIR_SHM_BASE_CHECK_H
 
+#include <stddef.h>
+
 #define CHECK(cond) \
 	((cond) ? (void)0 : check_failed(#cond, __FILE__, __LINE__))
 
 _Noreturn void check_failed(const char *what, const char *file, int line);
 	/* Writes one line to stderr and aborts. Async-signal-safe. */
 
+/* The struct that a member is in. */
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 #define MUST_CHECK __attribute__((warn_unused_result))
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 

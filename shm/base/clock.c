@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -112,13 +113,22 @@ offset(struct slice s, size_t *at, int64_t *east)
 	return true;
 }
 
+/* Of a year as people count it. false: there is no such day. */
+static bool
+seconds_of(const struct tm *tm, int64_t *seconds)
+{
+	struct tm day = { .tm_year = tm->tm_year - 1900, .tm_mon = tm->tm_mon, .tm_mday = tm->tm_mday };
+
+	*seconds = timegm(&day) + tm->tm_hour * 3600 + tm->tm_min * 60 + tm->tm_sec;
+	return day.tm_mon == tm->tm_mon;	/* timegm() makes 1 March of 30 February */
+}
+
 bool
 clock_parse_utc(struct slice text, int64_t *wall_ns)
 {
-	struct tm tm = { 0 }, normal;
-	int64_t ns, east;
+	struct tm tm = { 0 };
+	int64_t ns, east, seconds;
 	size_t at = 0;
-	time_t seconds;
 
 	if (!number(text, &at, 4, 1970, 2261, &tm.tm_year) || !literal(text, &at, '-') ||
 	    !number(text, &at, 2, 1, 12, &tm.tm_mon) || !literal(text, &at, '-') ||
@@ -132,16 +142,44 @@ clock_parse_utc(struct slice text, int64_t *wall_ns)
 		return false;
 	if (!fraction(text, &at, &ns) || !offset(text, &at, &east) || at != text.n)
 		return false;
-	tm.tm_year -= 1900;
-	tm.tm_mon -= 1;
-	normal = tm;
-	seconds = timegm(&normal);
-	/* timegm() makes 1 March of 30 February. */
-	if (normal.tm_mon != tm.tm_mon && tm.tm_mday > 28)
+	tm.tm_mon--;
+	if (!seconds_of(&tm, &seconds) || seconds < east)
 		return false;
-	seconds -= east;
-	if (seconds < 0)
+	*wall_ns = (seconds - east) * NS_PER_S + ns;
+	return true;
+}
+
+static bool
+month(struct slice s, size_t *at, int *out)
+{
+	static const char names[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+
+	if (s.n - *at < 3)
 		return false;
-	*wall_ns = (int64_t)seconds * NS_PER_S + ns;
+	for (*out = 0; *out < 12; (*out)++) {
+		if (memcmp(s.p + *at, names + (size_t)*out * 3, 3) == 0) {
+			*at += 3;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool
+clock_parse_http(struct slice text, int64_t *wall_ns)
+{
+	struct tm tm = { 0 };
+	int64_t seconds;
+	size_t at = 5;
+
+	if (text.n != sizeof("Sun, 06 Nov 1994 08:49:37 GMT") - 1 || memcmp(text.p + 3, ", ", 2) != 0 ||
+	    !number(text, &at, 2, 1, 31, &tm.tm_mday) || !literal(text, &at, ' ') || !month(text, &at, &tm.tm_mon) ||
+	    !literal(text, &at, ' ') || !number(text, &at, 4, 1970, 2261, &tm.tm_year) || !literal(text, &at, ' ') ||
+	    !number(text, &at, 2, 0, 23, &tm.tm_hour) || !literal(text, &at, ':') || !number(text, &at, 2, 0, 59, &tm.tm_min) ||
+	    !literal(text, &at, ':') || !number(text, &at, 2, 0, 60, &tm.tm_sec) || memcmp(text.p + at, " GMT", 4) != 0)
+		return false;
+	if (!seconds_of(&tm, &seconds))
+		return false;
+	*wall_ns = seconds * NS_PER_S;
 	return true;
 }

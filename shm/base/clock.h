@@ -29,5 +29,9 @@ void clock_format_utc(int64_t wall_ns, char *out, size_t size);
 bool clock_parse_utc(struct slice text, int64_t *wall_ns);
 	/* RFC 3339, 2026-12-31T00:00:00Z: fractions and offsets (+01:00) too.
 	 * false for anything else, and before 1970 or after 2261. */
+bool clock_parse_http(struct slice text, int64_t *wall_ns);
+	/* A date of HTTP in the form that is sent since 1999 (RFC 9110, 5.6.7):
+	 * "Sun, 06 Nov 1994 08:49:37 GMT". The day of the week is not checked.
+	 * false for anything else, and before 1970 or after 2261. */
 
 #endif

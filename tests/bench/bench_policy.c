@@ -206,7 +206,7 @@ strip_state(void *arg)
 	const struct state s = { .kinds = STATE_THINKING };
 	struct slice out;
 
-	CHECK(state_strip(&e->body, &s, &memory, &out) && out.n < e->body.body.n);
+	CHECK(state_strip(&e->body, &s, STATE_ALL, &memory, &out) && out.n < e->body.body.n);
 	scratch_reset(&memory);
 }
 

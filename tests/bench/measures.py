@@ -60,6 +60,16 @@ def requests(bench, proxies, body):
     return in_turn(proxies, bench.plan.rounds, measure)
 
 
+def hits(bench, proxies, upstream):
+    """The same from a cache: no request may reach the upstream."""
+    before = upstream.stats()["requests"]
+    figures = requests(bench, proxies, SMALL)
+    asked = upstream.stats()["requests"] - before
+    if asked:
+        raise Fault(f"{asked} requests were not answered from a cache")
+    return figures
+
+
 def latency(bench, proxies, direct):
     """Paced load; what a proxy adds is its quantile less that of the direct way in the same round."""
     def measure(target):

@@ -65,6 +65,21 @@ NGINX_TLS_FRONT = """\
 	}}"""
 
 
+NGINX_CACHED = """\
+	access_log {dir}/access.log combined;
+	proxy_cache_path {dir}/cache keys_zone=answers:10m;
+	server {{
+		listen 127.0.0.1:{port} backlog=4096;
+		location / {{
+			proxy_pass http://backend;
+			proxy_cache answers;
+			proxy_cache_methods POST;
+			proxy_cache_key "$request_uri $request_body";
+			proxy_cache_valid 200 1h;
+		}}
+	}}"""
+
+
 NO_SECRET = "weir_sk_" + "0" * 43  # for those who look at no key
 
 
@@ -190,6 +205,13 @@ class NginxStream(Nginx):
     buffering = "off"
 
 
+class NginxCached(Nginx):
+    """Answers from proxy_cache, by the request's path and body."""
+
+    def configure(self):
+        self.write(NGINX_CACHED.format(dir=self.dir, port=self.port), self.upstream.port)
+
+
 class TlsFront(Nginx):
     """Ends TLS before the upstream, for both proxies alike; it runs on the load's core."""
 
@@ -217,6 +239,7 @@ class TlsFront(Nginx):
 
 class Weir(Proxy):
     """Everything on: a key with a rate limit and a budget, a metadata header, records."""
+    more, key_options = {}, []
 
     def __init__(self, bench, name, upstream, tls=None):
         super().__init__(bench, name, upstream, tls)
@@ -228,7 +251,7 @@ class Weir(Proxy):
                     "base_url": f"https://localhost:{self.tls.port}" if self.tls else f"http://127.0.0.1:{self.upstream.port}"}
         if self.tls:
             provider["ca_file"] = self.tls.cert
-        settings = {
+        settings = self.more | {
             "listen": [f"127.0.0.1:{self.port}"], "admin": {"listen": "127.0.0.1:0"}, "workers": 1,
             "data_dir": os.path.join(self.dir, "data"), "run_dir": os.path.join(self.dir, "run"),
             "limits": {"drain_ms": 2000}, "providers": [provider], "default_provider": "anthropic",
@@ -245,10 +268,16 @@ class Weir(Proxy):
         made = subprocess.run(
             [self.program, "key", "create", "--config", self.settings, "--slug", "bench", "--workspace", "bench",
              "--rpm", "100000000", "--budget", "100000000", "--budget-period", "monthly",
-             "--metadata", '{"cost_center":"cc-7"}', "--model", "claude-*", "--json"], capture_output=True, text=True)
+             "--metadata", '{"cost_center":"cc-7"}', "--model", "claude-*", "--json", *self.key_options], capture_output=True, text=True)
         if made.returncode != 0:
             raise Fault(f"weir key create: {made.stderr.strip()}")
         return json.loads(made.stdout)["secret"]
 
     def argv(self):
         return [self.program, "serve", "--config", self.settings]
+
+
+class WeirCached(Weir):
+    """The same, with a config that keeps answers."""
+    more = {"configs": [{"slug": "cached", "config": {"cache": {"mode": "simple", "max_age": 3600}}}]}
+    key_options = ["--routing-config", "cached"]

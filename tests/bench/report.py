@@ -66,6 +66,7 @@ def figures(bench, whole):
                                ("request_cpu_ratio_32k", "request_32k", "cpu_us_per_request"),
                                ("tls_cpu_ratio", "tls_1k", "cpu_us_per_request"),
                                ("tls_cpu_ratio_32k", "tls_32k", "cpu_us_per_request"),
+                               ("hit_cpu_ratio", "hit_1k", "cpu_us_per_request"),
                                ("event_cpu_ratio", "event", "cpu_us_per_event")):
         there = section in raw
         out[key] = round(ratio(raw[section], name), 3) if there else None
@@ -240,6 +241,7 @@ def table(bench, whole, out):
     cpu_row(t, whole, out, f"request 1 KB, TLS upstream, {us}", "tls_1k", "cpu_us_per_request", "tls_cpu_ratio", 1.2)
     cpu_row(t, whole, out, f"request 32 KB, TLS upstream, {us}", "tls_32k", "cpu_us_per_request", "tls_cpu_ratio_32k", None)
     cpu_row(t, whole, out, f"SSE event, {us}", "event", "cpu_us_per_event", "event_cpu_ratio", 1.1)
+    cpu_row(t, whole, out, f"an answer from the cache, {us}", "hit_1k", "cpu_us_per_request", "hit_cpu_ratio", 1.3)
     exact_row(t, out, "request with few headers, user instructions", "request_instructions", 25000)
     exact_row(t, out, "request of Claude Code, user instructions", "request_claude_code_instructions", None)
     exact_row(t, out, "event, user instructions", "event_instructions", 3000)

@@ -72,12 +72,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct state s = state_find(&body);
 	state_describe(s.kinds, words);
 	CHECK((words[0] == '\0') == (s.kinds == 0));
-	CHECK(state_strip(&body, &s, &memory, &out));
+	CHECK(state_strip(&body, &s, STATE_ALL, &memory, &out));
 	CHECK((out.p == text.p) == (state_can_drop(s.kinds) == 0));
 	CHECK(body_scan(out, &stripped, &why));
 	struct state t = state_find(&stripped);
 	CHECK(t.kinds == (s.kinds & ~state_can_drop(s.kinds)));
-	CHECK(state_strip(&stripped, &t, &memory, &again) && again.p == out.p);
+	CHECK(state_strip(&stripped, &t, STATE_ALL, &memory, &again) && again.p == out.p);
 	check_session(&body, &stripped);
 	check_fields(&body);
 	scratch_reset(&memory);

@@ -212,7 +212,7 @@ ask_state(struct slice question, struct buf *answer)
 	struct state state = state_find(body);
 	struct slice out;
 
-	CHECK(state_strip(body, &state, &memory, &out));
+	CHECK(state_strip(body, &state, STATE_ALL, &memory, &out));
 	buf_printf(answer, "\"kinds\":%u,\"in_turn\":%s,\"body\":", state.kinds, state.in_turn ? "true" : "false");
 	buf_add_json(answer, out);
 	scratch_reset(&memory);

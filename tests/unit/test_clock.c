@@ -21,6 +21,7 @@ reads_rfc_3339(void **state)
 		{ "2026-11-23 18:17:13.0420000009Z", INT64_C(1795457833042000000) },
 		{ "2026-11-23T19:17:13.042+01:00", INT64_C(1795457833042000000) },
 		{ "2026-11-23T13:47:13.042-04:30", INT64_C(1795457833042000000) },
+		{ "2016-12-31T23:59:60Z", INT64_C(1483228800000000000) },
 		{ "2024-02-29T00:00:00Z", INT64_C(1709164800000000000) },
 		{ "2261-12-31T23:59:59.999999999Z", INT64_C(9214646399999999999) },
 	};
@@ -53,6 +54,32 @@ refuses_what_is_no_time(void **state)
 }
 
 static void
+reads_dates_of_http(void **state)
+{
+	static const struct { const char *text; int64_t s; } rows[] = {
+		{ "Sun, 06 Nov 1994 08:49:37 GMT", 784111777 },
+		{ "Thu, 01 Jan 1970 00:00:00 GMT", 0 },
+		{ "Mon, 30 Nov 2026 23:59:60 GMT", 1796083200 },
+		{ "Thu, 29 Feb 2024 00:00:00 GMT", 1709164800 },
+	};
+	static const char *const wrong[] = {
+		"", "Sun", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "Sun, 06 Nov 1994 08:49:37 CET",
+		"Sun, 06 nov 1994 08:49:37 GMT", "Sun, 30 Feb 1994 08:49:37 GMT", "Sun, 06 Nov 1994 24:49:37 GMT",
+		"Sun, 06 Nov 1969 08:49:37 GMT", "Sun; 06 Nov 1994 08:49:37 GMT", "Sun, 6  Nov 1994 08:49:37 GMT",
+		"Sun, 06 Nov 1994 08:49:37 GMT ", "120",
+	};
+	int64_t wall_ns;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+		if (!clock_parse_http(slice_of(rows[i].text), &wall_ns) || wall_ns != rows[i].s * NS_PER_S)
+			fail_msg("%s: %lld", rows[i].text, (long long)wall_ns);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
+		if (clock_parse_http(slice_of(wrong[i]), &wall_ns))
+			fail_msg("taken: %s", wrong[i]);
+}
+
+static void
 what_is_written_is_read(void **state)
 {
 	char text[32];
@@ -72,6 +99,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_rfc_3339),
 		cmocka_unit_test(refuses_what_is_no_time),
+		cmocka_unit_test(reads_dates_of_http),
 		cmocka_unit_test(what_is_written_is_read),
 	};
 

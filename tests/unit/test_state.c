@@ -42,7 +42,7 @@ becomes(const char *text, const char *wanted)
 	struct state s = found(text);
 	struct slice out;
 
-	assert_true(state_strip(&body, &s, &memory, &out));
+	assert_true(state_strip(&body, &s, STATE_ALL, &memory, &out));
 	if (!slice_eq(out, slice_of(wanted)))
 		fail_msg("%s\nbecomes %.*s\nnot     %s", text, SLICE_FMT(out), wanted);
 	assert_true((out.p == text) == (strcmp(text, wanted) == 0));
@@ -173,6 +173,44 @@ thinking_is_disabled_where_a_turn_goes_on(void **state)
 	becomes(CLAUDE_CODE(ENABLED, "", "", CLEAR), CLAUDE_CODE(ENABLED, "", "", CLEAR));
 }
 
+/* Thinking of the messages before one is another account's, the rest is this one's. */
+static void
+becomes_before(uint32_t before, const char *text, const char *wanted)
+{
+	struct state s = found(text);
+	struct slice out;
+
+	assert_true(state_strip(&body, &s, before, &memory, &out));
+	if (!slice_eq(out, slice_of(wanted)))
+		fail_msg("before %u: %s\nbecomes %.*s\nnot     %s", before, text, SLICE_FMT(out), wanted);
+	assert_true((out.p == text) == (strcmp(text, wanted) == 0));
+}
+
+static void
+what_was_thought_here_stays(void **state)
+{
+	const char *both = BODY(USER("\"a\"") "," SAID("[" THOUGHT "," TEXT("b") "]") "," USER("\"c\"") "," SAID("[" THOUGHT "," TEXT("d") "]") ","
+	    USER("\"e\""));
+	const char *later = BODY(USER("\"a\"") "," SAID("[" TEXT("b") "]") "," USER("\"c\"") "," SAID("[" THOUGHT "," TEXT("d") "]") ","
+	    USER("\"e\""));
+
+	(void)state;
+	assert_int_equal(found(both).messages, 5);
+	becomes_before(0, both, both);
+	becomes_before(1, both, both);
+	becomes_before(2, both, later);
+	becomes_before(3, both, later);
+	becomes_before(4, both, BODY(USER("\"a\"") "," SAID("[" TEXT("b") "]") "," USER("\"c\"") "," SAID("[" TEXT("d") "]") "," USER("\"e\"")));
+	/* The others are about the message before: that is this account's own. */
+	becomes_before(1, "{\"messages\":[],\"fallback_credit_token\":\"t\"}", "{\"messages\":[],\"fallback_credit_token\":\"t\"}");
+	/* Thinking is disabled only if the turn that goes on has lost its own. */
+	assert_int_equal(found(CLAUDE_CODE(ENABLED, THOUGHT ",", "," SAID("[" THOUGHT "," CALL "]") "," USER("[" RESULT "]"), CLEAR)).last_turn, 3);
+	becomes_before(3, CLAUDE_CODE(ENABLED, THOUGHT ",", "," SAID("[" THOUGHT "," CALL "]") "," USER("[" RESULT "]"), CLEAR),
+	    CLAUDE_CODE(ENABLED, "", "," SAID("[" THOUGHT "," CALL "]") "," USER("[" RESULT "]"), CLEAR));
+	becomes_before(4, CLAUDE_CODE(ENABLED, THOUGHT ",", "," SAID("[" THOUGHT "," CALL "]") "," USER("[" RESULT "]"), CLEAR),
+	    CLAUDE_CODE("{\"type\":\"disabled\"}", "", "," SAID("[" CALL "]") "," USER("[" RESULT "]"), ""));
+}
+
 static void
 words_and_bounds(void **state)
 {
@@ -182,7 +220,7 @@ words_and_bounds(void **state)
 	struct slice out;
 
 	(void)state;
-	assert_false(state_strip(&body, &s, &small, &out));
+	assert_false(state_strip(&body, &s, STATE_ALL, &small, &out));
 	assert_int_equal(state_can_drop(127), STATE_THINKING | STATE_CREDIT | STATE_DIAGNOSTICS);
 	state_describe(0, words);
 	assert_string_equal(words, "");
@@ -193,7 +231,7 @@ words_and_bounds(void **state)
 	    "a fallback credit, the id of an earlier message for diagnosis");
 	/* What was not found is not looked for. */
 	s.kinds = STATE_CREDIT;
-	assert_true(state_strip(&body, &s, &memory, &out));
+	assert_true(state_strip(&body, &s, STATE_ALL, &memory, &out));
 	assert_ptr_equal(out.p, body.body.p);
 }
 
@@ -203,6 +241,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_kind_is_found), cmocka_unit_test(a_turn_that_goes_on_is_seen), cmocka_unit_test(thinking_goes_block_by_block),
 		cmocka_unit_test(a_turn_of_nothing_but_thinking_goes), cmocka_unit_test(the_other_members_go),
+		cmocka_unit_test(thinking_is_disabled_where_a_turn_goes_on), cmocka_unit_test(what_was_thought_here_stays),
 		cmocka_unit_test(thinking_is_disabled_where_a_turn_goes_on), cmocka_unit_test(words_and_bounds),
 	};
 

@@ -453,6 +453,34 @@ endless_lines_cost_no_memory(void **state)
 	usage_tap_free(t);
 }
 
+/* Until then another answer may take this one's place. */
+static void
+content_begins_with_the_first_block(void **state)
+{
+	static const struct { const char *event; bool begun; } rows[] = {
+		{ "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{}}\n\n", false },
+		{ "event: ping\ndata: {\"type\":\"ping\"}\n\n", false },
+		{ "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n", false },
+		{ "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0}\n\n", true },
+		{ "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0}\n\n", true },
+		{ "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"refusal\"}}\n\n", true },
+		{ "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n", true },
+		{ "data: {\"type\":\"content_block_start\",\"index\":0}\n\n", true },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct usage_tap *t = usage_tap_new(USAGE_SSE);
+
+		usage_tap_feed(t, rows[i].event, strlen(rows[i].event) - 1);
+		assert_false(usage_tap_content_begun(t));
+		usage_tap_feed(t, "\n", 1);
+		if (usage_tap_content_begun(t) != rows[i].begun)
+			fail_msg("%s", rows[i].event);
+		usage_tap_free(t);
+	}
+}
+
 static void
 taps_are_pooled(void **state)
 {
@@ -493,6 +521,7 @@ main(void)
 		cmocka_unit_test(contracts_mark_the_cost),
 		cmocka_unit_test(boundaries_are_exact),
 		cmocka_unit_test(endless_lines_cost_no_memory),
+		cmocka_unit_test(content_begins_with_the_first_block),
 		cmocka_unit_test(taps_are_pooled),
 	};
 
