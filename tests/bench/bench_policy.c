@@ -1,5 +1,6 @@
 /*
- * tests/bench/bench_policy.c -- what routing's decisions cost: conditions, patterns.
+ * tests/bench/bench_policy.c -- what routing's decisions cost: conditions, patterns,
+ * changes of a body of 1 MB.
  *
  * One JSON line a figure, {"name", "value"}; the unit stands in the name. The
  * median of rounds of processor time, so that a busy machine does not decide. The
@@ -11,11 +12,18 @@
 #include <time.h>
 
 #include "policy/condition.h"
+#include "policy/config.h"
 #include "policy/json.h"
+#include "policy/params.h"
 #include "policy/regex.h"
+#include "policy/session.h"
+#include "policy/state.h"
+#include "shm/base/buf.h"
 #include "shm/base/clock.h"
+#include "shm/base/scratch.h"
 
 #define ROUNDS 11
+#define BODY_BYTES 1000000
 
 static int64_t
 cpu_ns(void)
@@ -162,10 +170,108 @@ patterns(void)
 	tell("pattern_worst_us", worst);
 }
 
+/* ---- bodies ---- */
+
+static struct scratch memory = { .max = 8 * BODY_BYTES };
+
+struct editing {
+	struct body_scan body;
+	struct params params;
+	uint64_t secret[2];
+};
+
+static void
+apply_params(void *arg)
+{
+	const struct editing *e = arg;
+	struct slice out;
+	const char *why;
+
+	CHECK(params_apply(&e->body, &e->params, &memory, &out, &why) && out.p != e->body.body.p);
+	scratch_reset(&memory);
+}
+
+static void
+find_state(void *arg)
+{
+	const struct editing *e = arg;
+
+	CHECK(state_find(&e->body).kinds == STATE_THINKING);
+}
+
+static void
+strip_state(void *arg)
+{
+	const struct editing *e = arg;
+	const struct state s = { .kinds = STATE_THINKING };
+	struct slice out;
+
+	CHECK(state_strip(&e->body, &s, &memory, &out) && out.n < e->body.body.n);
+	scratch_reset(&memory);
+}
+
+static void
+find_session(void *arg)
+{
+	const struct editing *e = arg;
+
+	CHECK(session_find(SLICE_NONE, &e->body, SLICE("key_1"), e->secret).source == SESSION_BEGINNING);
+}
+
+/* A long conversation of Claude Code. */
+static void
+conversation(struct buf *b)
+{
+	buf_add_str(b, "{\"model\":\"claude-opus-4-5\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"");
+	for (int i = 0; i < 200; i++)
+		buf_add_str(b, "These are the rules of this project. Follow them.\\n");
+	buf_add_str(b, "\"}]}");
+	while (b->n < BODY_BYTES) {
+		buf_add_str(b, ",{\"role\":\"assistant\",\"content\":[{\"type\":\"thinking\",\"thinking\":\"I will look at the file next.\","
+		    "\"signature\":\"EqQBCkYIBxgCKkD0ZfLJ5s3mXn0o2p7t8Q1vY6k4Wc9uRb3aHdGeSjTiMxNyOz\"},{\"type\":\"tool_use\",\"id\":\"toolu_01\","
+		    "\"name\":\"Read\",\"input\":{\"file_path\":\"/srv/project/src/main.c\",\"limit\":200}}]},{\"role\":\"user\",\"content\":"
+		    "[{\"type\":\"tool_result\",\"tool_use_id\":\"toolu_01\",\"content\":\"");
+		for (int i = 0; i < 7; i++)
+			buf_add_str(b, "     1\\tint main(void)\\n     2\\t{ return 0; } ");
+		buf_add_str(b, "\",\"cache_control\":{\"type\":\"ephemeral\"}}]}");
+	}
+	buf_add_str(b, "],\"max_tokens\":32000,\"stream\":true}");
+}
+
+static void
+bodies(void)
+{
+	static struct editing e = { .secret = { 1, 2 } };
+	char name[] = "max_tokens", raw[] = "4096";
+	const struct config_param override = { name, raw };
+	struct json_error why;
+	struct params_path *drop;
+	struct problems p;
+	struct buf b;
+
+	buf_init(&b, 2 * BODY_BYTES);
+	conversation(&b);
+	CHECK(body_scan(buf_slice(&b), &e.body, &why));
+	problems_init(&p);
+	drop = params_path_compile(SLICE("messages[*].content[*].cache_control"), "", &p);
+	CHECK(drop);
+	e.params = (struct params){ .overrides = &override, .overrides_count = 1 };
+	tell("override_1mb_us", median_ns(apply_params, &e, 20) / 1000);
+	e.params = (struct params){ .drops = &drop, .drops_count = 1 };
+	tell("deep_drop_1mb_us", median_ns(apply_params, &e, 20) / 1000);
+	tell("state_find_1mb_us", median_ns(find_state, &e, 20) / 1000);
+	tell("state_strip_1mb_us", median_ns(strip_state, &e, 20) / 1000);
+	tell("session_beginning_us", median_ns(find_session, &e, 200) / 1000);
+	params_path_free(drop);
+	problems_free(&p);
+	buf_free(&b);
+}
+
 int
 main(void)
 {
 	conditions();
 	patterns();
+	bodies();
 	return 0;
 }

@@ -233,19 +233,25 @@ def scan(bench):
     return {line["shape"]: line["gb_per_s"] for line in lines}
 
 
-def route(bench):
-    """Nanoseconds of a walk over a config, by name, as bench_route reports them."""
-    done = subprocess.run([bench.tool("bench_route")], capture_output=True, text=True, timeout=120)
+def figures_of(bench, program, *arguments):
+    """What a program of tests/bench reports, a JSON line a figure: value by name."""
+    done = subprocess.run([bench.tool(program), *arguments], capture_output=True, text=True, timeout=300)
     if done.returncode != 0 or not done.stdout:
-        raise Fault(f"bench_route: exit status {done.returncode}: {done.stderr.strip()[:200]}")
+        raise Fault(f"{program}: exit status {done.returncode}: {done.stderr.strip()[:200]}")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {line["name"]: line["value"] for line in lines}
+
+
+def policy(bench):
+    """Figures of routing's decisions, by name; the unit stands in it."""
+    return figures_of(bench, "bench_policy")
+
+
+def route(bench):
+    """Nanoseconds of a walk over a config, by name."""
+    return figures_of(bench, "bench_route")
 
 
 def ledger(bench):
-    """Figures of the ledger alone, by name, as bench_ledger reports them: ns, us, ms and ratios."""
-    done = subprocess.run([bench.tool("bench_ledger"), str(bench.plan.ledger_rounds)], capture_output=True, text=True, timeout=300)
-    if done.returncode != 0 or not done.stdout:
-        raise Fault(f"bench_ledger: exit status {done.returncode}: {done.stderr.strip()[:200]}")
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    return {line["name"]: line["value"] for line in lines}
+    """Figures of the ledger alone, by name: ns, us, ms and ratios."""
+    return figures_of(bench, "bench_ledger", str(bench.plan.ledger_rounds))

@@ -19,6 +19,7 @@
 #include "policy/json.h"
 #include "policy/params.h"
 #include "policy/regex.h"
+#include "policy/state.h"
 #include "shm/base/buf.h"
 #include "shm/base/scratch.h"
 
@@ -202,11 +203,26 @@ ask_js(struct slice question, struct buf *answer)
 	buf_printf(answer, ",\"float\":\"%s\"", n == n ? number : "NaN");
 }
 
+static void
+ask_state(struct slice question, struct buf *answer)
+{
+	static struct body_scan scan;
+	struct scratch memory = { .max = ANSWER_BYTES_MAX };
+	const struct body_scan *body = body_of(question, &scan);
+	struct state state = state_find(body);
+	struct slice out;
+
+	CHECK(state_strip(body, &state, &memory, &out));
+	buf_printf(answer, "\"kinds\":%u,\"in_turn\":%s,\"body\":", state.kinds, state.in_turn ? "true" : "false");
+	buf_add_json(answer, out);
+	scratch_reset(&memory);
+}
+
 static const struct {
 	const char *name;
 	void (*answer)(struct slice question, struct buf *answer);
 } asks[] = {
-	{ "condition", ask_condition }, { "js", ask_js }, { "params", ask_params }, { "regex", ask_regex },
+	{ "condition", ask_condition }, { "js", ask_js }, { "params", ask_params }, { "regex", ask_regex }, { "state", ask_state },
 };
 
 static void
