@@ -481,6 +481,34 @@ test_cross_references(void **state)
 	done(&l);
 }
 
+/* A plain name is a slug, or else a type; "@" is always a slug. */
+static void
+test_provider_of_a_target(void **state)
+{
+	(void)state;
+	static const char two[] = "{\"providers\":[{\"slug\":\"a\",\"api_key\":\"k\"},{\"slug\":\"b\",\"api_key\":\"k\"}],"
+	    "\"default_provider\":\"b\",\"custom_hosts\":{\"trusted\":[\"10.0.0.7\"]},"
+	    "\"configs\":[{\"slug\":\"c\",\"config\":{\"targets\":[{\"provider\":\"anthropic\"},{\"provider\":\"a\"},{\"provider\":\"@a\"},"
+	    "{\"virtual_key\":\"b\"},{\"custom_host\":\"http://10.0.0.7:8000/v1\"}]}}]}";
+	static const char *const expected[] = { "b", "a", "a", "b", NULL };
+	struct loaded l = accept(two);
+	const struct config *c = settings_config(l.s, SLICE("c"));
+
+	assert_int_equal(c->targets_count, 5);
+	for (uint32_t i = 0; i < 5; i++) {
+		const struct setting_provider *p = settings_provider_of(l.s, &c->targets[i]);
+
+		assert_true(slice_eq(slice_of(p ? p->slug : NULL), slice_of(expected[i])));
+	}
+	assert_true(c->targets[4].use_custom_host && c->targets[4].custom_host.trusted);
+	done(&l);
+	refuse("{\"providers\":[{\"slug\":\"a\",\"api_key\":\"k\"}],\"configs\":[{\"slug\":\"c\",\"config\":{\"provider\":\"openai\"}}]}",
+	    "configs[0].config: there is no provider \"openai\" among \"providers\"\n");
+	refuse("{\"configs\":[{\"slug\":\"c\",\"config\":{\"custom_host\":\"http://10.0.0.7:8000/v1\"}}]}",
+	    "configs[0].config.custom_host: Invalid custom host: it is a private or reserved host: only the setting "
+	    "custom_hosts.trusted can allow it\n");
+}
+
 static void
 test_certificate_pair(void **state)
 {
@@ -719,6 +747,7 @@ main(void)
 		cmocka_unit_test(test_addresses),
 		cmocka_unit_test(test_urls),
 		cmocka_unit_test(test_cross_references),
+		cmocka_unit_test(test_provider_of_a_target),
 		cmocka_unit_test(test_certificate_pair),
 		cmocka_unit_test(test_references),
 		cmocka_unit_test(test_all_mistakes_at_once),
