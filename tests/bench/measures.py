@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -250,3 +251,23 @@ def alone(bench, program):
         raise Fault(f"{program}: exit status {done.returncode}: {done.stderr.strip()[:200]}")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {line["name"]: line["value"] for line in lines}
+
+
+CACHE_ENTRY_BYTES = 12416  # of 10,000, in whole pages, with its rows
+
+
+def cache(bench):
+    """Figures of a look-up in the response cache, by name, as bench_cache reports them: ns and ratios."""
+    entries = bench.plan.cache_entries
+    want = entries * CACHE_ENTRY_BYTES * 5 // 4 + (1 << 28)
+    with open("/proc/meminfo") as f:
+        memory = next(int(line.split()[1]) for line in f if line.startswith("MemAvailable:")) * 1024
+    for what, have in (("disk", shutil.disk_usage(bench.dir).free), ("memory", memory)):
+        if have < want:
+            raise Absent(f"{entries:,} entries want {want / 1e9:.1f} GB of {what}, {have / 1e9:.1f} are free")
+    done = subprocess.run([bench.tool("bench_cache"), bench.dir, str(entries), "10000", str(bench.plan.cache_rounds)],
+                          capture_output=True, text=True, timeout=1800)
+    if done.returncode != 0 or not done.stdout:
+        raise Fault(f"bench_cache: exit status {done.returncode}: {done.stderr.strip()[:200]}")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {line["name"]: line["value"] for line in lines if "value" in line}

@@ -89,6 +89,8 @@ def figures(bench, whole):
     health = raw.get("health", {})
     for name in ("look_absent", "look_healthy", "success_healthy"):
         out[f"health_{name}_ns"] = health.get(name)
+    for name in ("get_many", "served_many", "get_ratio", "sent_ratio", "bare_ratio", "served_ratio"):
+        out[f"cache_{name}"] = raw["cache"][name] if "cache" in raw else None
     for name in ("scan", "canon"):
         out[f"{name}_gb_per_s"] = min(raw["scan"][name].values()) if "scan" in raw else None
     policy = raw.get("policy", {})
@@ -209,6 +211,19 @@ def health_rows(table, out):
         table.row(what, value, None, None, None, f"<= {limit}" if limit else "", value is not None and value <= limit if limit else None)
 
 
+def cache_rows(table, bench, out):
+    """A look-up among many entries beside one among 1,000, keys drawn from all of them."""
+    many = f"{bench.plan.cache_entries:,}"
+    for what, key, limit in ((f"response cache of {many} entries: found and let go, ns", "cache_get_many", None),
+                             ("the same beside 1,000 entries, ratio", "cache_get_ratio", None),
+                             ("10 KB found and sent, ratio", "cache_sent_ratio", None),
+                             ("10 KB sent from a random place of the file, nothing looked up, ratio", "cache_bare_ratio", None),
+                             ("a request of 4 KB read, its key made, 10 KB found and sent, ns", "cache_served_many", None),
+                             ("the same beside 1,000 entries, ratio", "cache_served_ratio", 1.3)):
+        value = out[key]
+        table.row(what, value, None, None, None, f"<= {limit}" if limit else "", value is not None and value <= limit if limit else None)
+
+
 def history_rows(table, whole, out):
     """Instructions of a request before each step, and how many times that it takes behind it."""
     for i, (name, revision, limit) in enumerate(earlier.STEPS):
@@ -260,6 +275,7 @@ def table(bench, whole, out):
           (out["route_us"] or 9) <= 2)
     ledger_rows(t, out)
     health_rows(t, out)
+    cache_rows(t, bench, out)
     promise_rows(t, whole)
     history_rows(t, whole, out)
     c = out["conditions"]

@@ -269,10 +269,11 @@ cache_commit(struct cache_world *w)
 static inline void
 cache_commit_or_end(struct cache_world *w)
 {
-	if (cache_commit(w) == 0)
-		return;
-	fprintf(stderr, "%s\n", w->told->why);
-	CHECK(!"a commit that works");
+	int rc = cache_commit(w);
+
+	if (rc != 0)
+		fprintf(stderr, "%s\n", w->told->why);
+	CHECK(rc == 0);
 }
 
 /* The version that is under the key; 0: a miss. */
