@@ -30,7 +30,7 @@
 #define VISITORS_MAX 32			/* scrapers, probes, a person or two */
 #define HEAD_BYTES_MAX 8192
 #define BODY_BYTES_MAX 65536		/* nobody sends one; it is read and forgotten */
-#define ANSWER_BYTES_MAX (8u << 20)	/* every series that the limits allow takes 1 MiB */
+#define ANSWER_BYTES_MAX (8u << 20)	/* every series that the limits allow takes 4 MiB */
 #define TICK_MS 1000
 #define REQUEST_MS 10000		/* from its first byte to its last; and to take the answer */
 #define KEEP_ALIVE_MS 75000		/* above the usual interval of scrapes */
@@ -143,7 +143,7 @@ answer_build(struct admin *a, const struct http1_head *head, struct answer *out)
 		out->headers = "Allow: GET, HEAD\r\n";
 	} else if (metrics) {
 		out->type = "text/plain; version=0.0.4; charset=utf-8";
-		metrics_render(a->arena, a->settings, &out->body);
+		metrics_render(a->arena, a->settings, clock_mono_ns(), &out->body);
 		if (out->body.overflow)
 			answer_error(out, 500, "too_large", "the metrics do not fit into an answer");
 	} else if (ready) {

@@ -18,7 +18,7 @@ int admin_run(struct arena *a, struct settings *s, int listen_fd, int control_fd
 bool admin_ready(const struct arena *a, const struct settings *s, int64_t mono_ns, struct buf *json);
 	/* Do all workers and the keeper live and move? `json` says it with
 	 * reasons: {"ready":false,"reasons":["worker-1 is not running"]}. */
-void metrics_render(const struct arena *a, const struct settings *s, struct buf *out);
+void metrics_render(const struct arena *a, const struct settings *s, int64_t mono_ns, struct buf *out);
 	/* Prometheus text format 0.0.4; all names begin with weir_, base units. */
 
 #endif

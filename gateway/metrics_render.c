@@ -14,13 +14,14 @@
 #include "gateway/admin.h"
 #include "gateway/process_list.h"
 #include "gateway/routes.h"
+#include "gateway/target_list.h"
 #include "shm/base/clock.h"
 #include "shm/ledger.h"
 #include "shm/metrics.h"
 #include "shm/ring.h"
 #include "store/record.h"
 
-#define LABEL_BYTES 160		/* a slug of 64 bytes, every byte escaped, fits */
+#define LABEL_BYTES (2 * HEALTH_NAME_BYTES)	/* the longest name, every byte escaped, fits */
 
 _Static_assert((int)TOKENS_CLASSES <= METRICS_TOKEN_CLASSES, "a column a class");
 
@@ -251,6 +252,34 @@ render_arena(const struct arena *a, const struct metrics_view *v, struct buf *ou
 	}
 }
 
+/* ---- targets ---- */
+
+static void
+render_targets(const struct arena *a, int64_t mono_ns, struct buf *out)
+{
+	struct health_counts counts = health_counts(a);
+	struct target_list targets;
+	char name[LABEL_BYTES];
+
+	CHECK(target_list_init(&targets));
+	target_list_read(&targets, a, mono_ns);
+	family(out, "weir_target_up", "gauge", "1 while requests go to the target, 0 while it is out, for those that failed lately.");
+	for (size_t i = 0; i < targets.count; i++)
+		buf_printf(out, "weir_target_up{target=\"%s\"} %d\n", label(targets.row[i].name, name), targets.row[i].state == HEALTH_UP);
+	family(out, "weir_target_out", "gauge", "1 for each target that is out, with the reason.");
+	for (size_t i = 0; i < targets.count; i++)
+		if (targets.row[i].state != HEALTH_UP)
+			buf_printf(out, "weir_target_out{target=\"%s\",reason=\"%s\"} 1\n", label(targets.row[i].name, name),
+			    health_why_name(targets.row[i].why));
+	target_list_free(&targets);
+	family(out, "weir_targets_ejected_total", "counter", "Times that a target was taken out, by reason; failed probes too.");
+	for (int why = 0; why < HEALTH_WHYS; why++)
+		buf_printf(out, "weir_targets_ejected_total{reason=\"%s\"} %" PRIu64 "\n", health_why_name((enum health_why)why),
+		    counts.ejected[why]);
+	family(out, "weir_target_reports_lost_total", "counter", "Failures of targets for which the table had no room: they count as healthy.");
+	buf_printf(out, "weir_target_reports_lost_total %" PRIu64 "\n", counts.unkept);
+}
+
 /* ---- processes ---- */
 
 static void
@@ -275,7 +304,7 @@ render_processes(const struct arena *a, struct buf *out)
 }
 
 void
-metrics_render(const struct arena *a, const struct settings *s, struct buf *out)
+metrics_render(const struct arena *a, const struct settings *s, int64_t mono_ns, struct buf *out)
 {
 	struct metrics_view *v = calloc(1, sizeof(*v));	/* some 60 KiB */
 
@@ -286,6 +315,7 @@ metrics_render(const struct arena *a, const struct settings *s, struct buf *out)
 	render_histograms(v, out);
 	render_counters(v, out);
 	render_arena(a, v, out);
+	render_targets(a, mono_ns, out);
 	render_processes(a, out);
 	gauge(out, "weir_settings_version", (int64_t)s->version, "Which settings are in force: 1 at start, one more each reload.");
 	family(out, "weir_build_info", "gauge", "Always 1; the version is in the label.");

@@ -23,6 +23,8 @@
 #include "gateway/keeper.h"
 #include "shm/base/clock.h"
 #include "shm/base/log.h"
+#include "shm/claims.h"
+#include "shm/health.h"
 #include "store/record.h"
 
 #define DEFAULT_USER "weir"
@@ -180,6 +182,8 @@ startup_reclaim(struct arena *a, uint32_t worker)
 {
 	struct now now = { clock_mono_ns(), clock_wall_ns() };
 
+	health_reclaim(a, worker);
+	claim_reclaim(a, worker);
 	return ledger_reclaim(a, worker, orphan_finish, NULL, now);
 }
 

@@ -27,8 +27,8 @@ bool startup_folders(const struct settings *s, const struct identity *id) MUST_C
 bool startup_become(const struct identity *id) MUST_CHECK;
 	/* In a child, after the fork: for good. */
 bool startup_arena(struct arena *a, const struct settings *s, const struct identity *id) MUST_CHECK;
-	/* Attaches or makes the arena; settles what a previous run left in
-	 * flight, drains its rings into the store. Levels are loaded by workers,
+	/* Attaches or makes the arena; gives back what a previous run held,
+	 * settles what it left in flight, drains its rings into the store. Levels are loaded by workers,
 	 * when they meet a meter. */
 bool startup_bind(const struct setting_listener *l, uint32_t copies, int *fds, uint16_t *port) MUST_CHECK;
 	/* `copies` listening sockets on one address; port is the bound one. */
@@ -36,6 +36,7 @@ bool startup_bind(const struct setting_listener *l, uint32_t copies, int *fds, u
 void orphan_finish(char *record, uint32_t *bytes, const struct metered *m, enum inflight_state state, void *arg);
 	/* The record of a request whose worker died (a ledger_orphan_fn). */
 uint32_t startup_reclaim(struct arena *a, uint32_t worker);
-	/* ledger_reclaim() for one dead worker: what is left for lack of room. */
+	/* Gives back all that a dead worker held: probes, claims, and by
+	 * ledger_reclaim() its requests. How many of these are left for lack of room. */
 
 #endif

@@ -18,6 +18,7 @@ static const struct { enum metrics_counter counter; const char *name; } refusals
 	{ COUNTER_REFUSED_RATE, "rate_limit" }, { COUNTER_REFUSED_BUDGET, "budget" }, { COUNTER_REFUSED_AUTH, "authentication" },
 	{ COUNTER_BAD_REQUESTS, "malformed" }, { COUNTER_REFUSED_STORE, "store" }, { COUNTER_REFUSED_LIMITS, "limits" },
 };
+#define TARGETS_SHOWN 20	/* in text: the processes behind them are to stay on the screen */
 #define REFUSALS (sizeof(refusals) / sizeof(*refusals))
 
 /* ---- looking ---- */
@@ -28,7 +29,7 @@ top_view_init(struct top_view *v, size_t rows)
 	*v = (struct top_view){ .fullest.most = rows };
 	v->before = calloc(1, sizeof(*v->before));
 	v->now = calloc(1, sizeof(*v->now));
-	return v->before && v->now;
+	return v->before && v->now && target_list_init(&v->targets);
 }
 
 void
@@ -37,6 +38,7 @@ top_view_free(struct top_view *v)
 	free(v->before);
 	free(v->now);
 	meter_list_free(&v->fullest);
+	target_list_free(&v->targets);
 }
 
 void
@@ -66,6 +68,7 @@ top_view_look(struct top_view *v, struct arena *a)
 	v->inflight_capacity = sizes.inflight * sizes.workers;
 	v->held_nusd = ledger_inflight_held(a);
 	v->store_failing = arena_store_failing(a);
+	target_list_read(&v->targets, a, v->at.mono_ns);
 	v->processes = process_list(a, v->process);
 	v->inflight = 0;
 	for (uint32_t w = 0; w < sizes.workers; w++) {
@@ -218,6 +221,34 @@ text_meters(const struct top_view *v, struct buf *out)
 }
 
 static void
+text_targets(const struct top_view *v, struct buf *out)
+{
+	char since[TOOL_TIME_BYTES], next[TOOL_TIME_BYTES];
+	uint32_t shown = 0, more = 0;
+
+	for (size_t i = 0; i < v->targets.count; i++) {
+		const struct health_view *t = &v->targets.row[i];
+
+		if (t->state == HEALTH_UP)
+			continue;
+		if (shown == TARGETS_SHOWN) {
+			more++;
+			continue;
+		}
+		if (shown++ == 0)
+			buf_printf(out, "\n%-51s %-11s %10s  %s\n", "TARGET THAT IS OUT", "REASON", "FOR", "IS TRIED AGAIN");
+		tool_cell(out, slice_of(t->name), 51);
+		buf_printf(out, "%-11s %10s  ", health_why_name(t->why), tool_duration(v->at.mono_ns - t->since_mono_ns, since));
+		if (t->state == HEALTH_OUT)
+			buf_printf(out, "in %s\n", tool_duration(t->over_in_ns, next));
+		else
+			buf_add_str(out, t->state == HEALTH_PROBE_BUSY ? "now\n" : "with the next request\n");
+	}
+	if (more > 0)
+		buf_printf(out, "and %u more\n", more);
+}
+
+static void
 text_processes(const struct top_view *v, struct buf *out)
 {
 	char up[TOOL_TIME_BYTES], beat[TOOL_TIME_BYTES];
@@ -244,6 +275,7 @@ top_view_text(const struct top_view *v, struct buf *out)
 {
 	text_summary(v, out);
 	text_meters(v, out);
+	text_targets(v, out);
 	text_processes(v, out);
 }
 
@@ -280,6 +312,26 @@ json_rates(const struct top_view *v, struct buf *out)
 }
 
 static void
+json_targets(const struct top_view *v, struct buf *out)
+{
+	static const char *const states[] = { [HEALTH_OUT] = "out", [HEALTH_PROBE_FREE] = "may_be_tried", [HEALTH_PROBE_BUSY] = "is_tried" };
+	const char *comma = "";
+
+	for (size_t i = 0; i < v->targets.count; i++) {
+		const struct health_view *t = &v->targets.row[i];
+
+		if (t->state == HEALTH_UP)
+			continue;
+		buf_printf(out, "%s{\"name\":", comma);
+		buf_add_json(out, slice_of(t->name));
+		buf_printf(out, ",\"state\":\"%s\",\"reason\":\"%s\",\"out_ms\":%" PRId64 ",\"over_in_ms\":%" PRId64 ",\"ejections\":%u}",
+		    states[t->state], health_why_name(t->why), (v->at.mono_ns - t->since_mono_ns) / NS_PER_MS, t->over_in_ns / NS_PER_MS,
+		    t->ejections);
+		comma = ",";
+	}
+}
+
+static void
 json_process(const struct top_view *v, const struct process *p, struct buf *out)
 {
 	char started[TOOL_TIME_BYTES];
@@ -307,6 +359,8 @@ top_view_json(const struct top_view *v, struct buf *out)
 		buf_add_str(out, i ? "," : "");
 		meter_row_json(&v->fullest.row[i], v->at, out);
 	}
+	buf_add_str(out, "],\"targets_out\":[");
+	json_targets(v, out);
 	buf_add_str(out, "],\"processes\":[");
 	for (uint32_t i = 0; i < v->processes; i++) {
 		buf_add_str(out, i ? "," : "");

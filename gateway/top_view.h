@@ -9,6 +9,7 @@
 
 #include "gateway/meter_list.h"
 #include "gateway/process_list.h"
+#include "gateway/target_list.h"
 #include "shm/base/buf.h"
 #include "shm/metrics.h"
 
@@ -20,6 +21,7 @@ struct top_view {
 	uint32_t inflight, inflight_capacity;
 	int64_t held_nusd;
 	bool store_failing;
+	struct target_list targets;
 	struct process process[PROC_COUNT];
 	uint32_t processes;
 	uint32_t ring_permille[WORKERS_MAX], inflight_of[WORKERS_MAX];

@@ -1,5 +1,6 @@
 /*
- * shm/admit.c -- room in all meters of a request, or in none.
+ * shm/admit.c -- room in all meters of a request, or in none; at its beginning,
+ * and when it moves on.
  *
  * First every charge is looked at: how its meter stands, and what it asks for.
  * Charges that clamp may lower the demand, on which the amounts of others
@@ -11,9 +12,13 @@
  *
  * Charges of one request on the same meter add up and share one hold. This is
  * rare: the first of them has the sum in `own`.
+ *
+ * A move asks in the same way, after it gave back, in the same step, what the
+ * request has of these meters (move.c). If it is refused the step is undone.
  */
 #include "shm/inflight.h"
 #include "shm/meter.h"
+#include "shm/move.h"
 
 struct want {
 	struct shm_meter *m;
@@ -200,18 +205,16 @@ demand_granted(const struct asking *q, bool alone, uint32_t *lowered_by)
 	*lowered_by = q->n;
 	for (uint32_t i = 0; q->clamps && i < q->n; i++) {
 		const struct want *w = &q->want[i];
-		int64_t share_of_most;
+		int64_t share_of_most, demand = q->floor;
 
 		if (!w->clamps)
 			continue;
 		int64_t left = units_left(q, i, alone);
-		if (larger(w->least, 1) > left) {
-			*lowered_by = i;
-			return q->floor;
-		}
-		if (!__builtin_mul_overflow(w->most, (int64_t)q->share, &share_of_most) && share_of_most <= left)
+		if (!__builtin_mul_overflow(w->most, (int64_t)q->share, &share_of_most) && share_of_most <= left &&
+		    left > 0)
 			continue;
-		int64_t demand = charge_demand(&q->charges[i], larger(left / q->share, w->least));
+		if (larger(w->least, 1) <= left)
+			demand = charge_demand(&q->charges[i], larger(left / q->share, w->least));
 		if (demand < granted) {
 			granted = demand;
 			*lowered_by = i;
@@ -372,7 +375,7 @@ take_all(struct step *s, struct asking *q, struct inflight *e)
 		c->after = take(s, w, c, first->own, &q->at);
 		word_put(&h->amount, amount + (uint64_t)w->cost);
 		word_put(&h->units, (uint64_t)add_capped((int64_t)units, w->amount));
-		word_put(&h->after, (uint64_t)c->after);
+		word_put(&h->mark, (uint64_t)c->after);
 		CRASH_POINT();
 	}
 	word_put_hidden(&e->holds, holds);
@@ -406,9 +409,10 @@ decide(struct step *s, struct asking *q, struct demand *d, struct refusal *why)
 	return LEDGER_REFUSED;
 }
 
-enum ledger_verdict
-ledger_admit(struct arena *a, uint32_t worker, struct charge *charges, uint32_t n, struct demand *d,
-    struct now now, struct inflight **out, struct refusal *why)
+/* mv: NULL, or the request that goes on. */
+static enum ledger_verdict
+admit(struct arena *a, uint32_t worker, struct charge *charges, uint32_t n, struct demand *d, struct now now,
+    struct moving *mv, struct inflight **out, struct refusal *why)
 {
 	struct asking q;
 
@@ -418,15 +422,50 @@ ledger_admit(struct arena *a, uint32_t worker, struct charge *charges, uint32_t 
 	asking_begin(&q, charges, n, d, now);
 
 	struct step s = journal_begin(a, worker);
+	if (mv)
+		move_release(&s, mv, &q.at);
 	enum ledger_verdict verdict = decide(&s, &q, d, why);
 	if (verdict == LEDGER_ADMITTED) {
 		struct inflight *e = inflight_take(&s);
 
 		take_all(&s, &q, e);
-		inflight_admit(&s, e);
+		CHECK(!mv || e == mv->to);
+		if (mv)
+			move_end(&s, mv, &q.at);
+		else
+			inflight_admit(&s, e);
 		journal_commit(&s);
 		*out = e;
+	} else if (mv) {
+		journal_undo(&s);
 	}
 	journal_end(&s);
+	return verdict;
+}
+
+enum ledger_verdict
+ledger_admit(struct arena *a, uint32_t worker, struct charge *charges, uint32_t n, struct demand *d,
+    struct now now, struct inflight **out, struct refusal *why)
+{
+	return admit(a, worker, charges, n, d, now, NULL, out, why);
+}
+
+enum ledger_verdict
+ledger_move(struct arena *a, uint32_t worker, struct inflight **page, const struct metered *used,
+    struct charge *charges, uint32_t n, struct demand *d, struct now now, struct refusal *why)
+{
+	struct inflight *to = inflight_next(a, worker);
+	struct moving mv;
+
+	if (!to)
+		return LEDGER_BUSY;
+	if (!move_begin(&mv, a, *page, to, used, charges, n))
+		return LEDGER_CROWDED;
+	enum ledger_verdict verdict = admit(a, worker, mv.asked, n, d, now, &mv, page, why);
+	for (uint32_t i = 0; i < n; i++) {
+		charges[i].row = mv.asked[i].row;
+		charges[i].taken = mv.asked[i].taken;
+		charges[i].after = mv.asked[i].after;
+	}
 	return verdict;
 }

@@ -82,12 +82,15 @@ layout_hash(void)
 		sizeof(struct shm_meter), FIELD(shm_meter, what), FIELD(shm_meter, level),
 		FIELD(shm_meter, period_index),
 		sizeof(struct shm_name), FIELD(shm_name, group), WHAT_TYPE_MASK, WHAT_PERIOD_MASK,
-		sizeof(struct shm_hold), FIELD(shm_hold, row), sizeof(struct inflight),
+		sizeof(struct shm_hold), FIELD(shm_hold, mark), FIELD(shm_hold, row), HOLD_CLOSED, HOLD_LATER,
+		sizeof(struct inflight),
 		FIELD(inflight, hold), FIELD(inflight, metered), FIELD(inflight, text),
 		sizeof(struct shm_item), FIELD(shm_item, record_bytes), sizeof(struct ring_charge),
 		sizeof(struct shm_queue), sizeof(struct shm_metrics), ROUTES_MAX, PROVIDERS_MAX, STATUSES_MAX,
 		FIELD(shm_metrics, tokens), FIELD(shm_metrics, cost_nusd), FIELD(shm_metrics, bucket),
 		FIELD(shm_metrics, sum_ns), FIELD(shm_metrics, counter), FIELD(shm_metrics, connections),
+		sizeof(struct shm_health), HEALTH_ROWS, HEALTH_WHYS, FIELD(shm_health, name), sizeof(struct shm_target),
+		FIELD(shm_target, circuit), FIELD(shm_target, used_ms), CLAIMS, PLACES_SETS, sizeof(struct shm_place_set),
 	};
 	uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
@@ -98,17 +101,10 @@ layout_hash(void)
 }
 
 static int
-boot_id(char out[static 40], char *why, size_t why_size)
+boot_id(char out[static CLOCK_BOOT_BYTES], char *why, size_t why_size)
 {
-	static const char path[] = "/proc/sys/kernel/random/boot_id";
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, out, 36);
-
-	if (fd >= 0)
-		close(fd);
-	if (n != 36)
-		return fail(why, why_size, "cannot read %s, which tells one boot from the next", path);
-	memset(out + 36, 0, 4);
+	if (!clock_boot_id(out))
+		return fail(why, why_size, "the kernel does not tell one boot from the next (/proc/sys/kernel/random/boot_id)");
 	return 0;
 }
 
@@ -159,6 +155,9 @@ header_plan(struct shm_header *h, const struct arena_sizes *s)
 	h->at.rings = section(&end, s->workers + 1, s->ring_bytes);
 	h->at.metrics = section(&end, s->workers + 1, sizeof(struct shm_metrics));
 	h->at.queue = section(&end, 1, sizeof(struct shm_queue));
+	h->at.health = section(&end, 1, sizeof(struct shm_health));
+	h->at.claims = section(&end, CLAIMS, sizeof(uint64_t));
+	h->at.places = section(&end, PLACES_SETS, sizeof(struct shm_place_set));
 	h->bytes = section(&end, 0, 0);
 }
 
@@ -425,7 +424,7 @@ static int
 attach_own(struct arena *a, const char *path, char *why, size_t why_size)
 {
 	struct shm_header h;
-	char boot[40];
+	char boot[CLOCK_BOOT_BYTES];
 	int fd;
 
 	if (boot_id(boot, why, why_size) < 0)
@@ -473,7 +472,7 @@ int
 arena_attach(struct arena *a, const char *path, bool writable, char *why, size_t why_size)
 {
 	struct shm_header h;
-	char boot[40];
+	char boot[CLOCK_BOOT_BYTES];
 
 	*a = (struct arena){ .fd = -1, .lock_fd = -1 };
 	if (boot_id(boot, why, why_size) < 0)

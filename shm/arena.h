@@ -14,6 +14,9 @@
  *	rings		finished requests that wait for the keeper, per worker; of the tools
  *	metrics		counters and histograms, per worker; of the keeper (metrics.h)
  *	queue		who waits longest for room in a meter (queue.h)
+ *	health		targets that failed, and whether they are asked (health.h)
+ *	claims		who makes what others want too (claims.h)
+ *	places		which account a conversation was served by (places.h)
  *
  * The file's blocks are allocated when it is made, so that a full disk fails
  * here and not by SIGBUS in the middle of a request.

@@ -8,8 +8,14 @@
  * writes it without a lock; what must survive a death in the middle of such a
  * write (the record, what was metered) exists twice, and one store says which
  * copy is valid.
+ *
+ * Holds are written while a page is free, and not noted. So a request whose
+ * holds change goes on in another page, which takes the old one's place in the
+ * same step.
  */
 #include "shm/inflight.h"
+
+#include <string.h>
 
 #define LOOKS_MAX 100	/* tries to see a page between two requests */
 
@@ -17,6 +23,17 @@ bool
 inflight_has_room(const struct arena *a, const struct shm_worker *w)
 {
 	return word_get(&w->page_first) > 0 || word_get(&w->page_fresh) < a->header->sizes.inflight;
+}
+
+struct inflight *
+inflight_next(const struct arena *a, uint32_t worker)
+{
+	const struct shm_worker *w = layout_worker(a, worker);
+	uint64_t first = word_get(&w->page_first);
+
+	if (!inflight_has_room(a, w))
+		return NULL;
+	return &layout_pages(a, worker)[first > 0 ? first - 1 : word_get(&w->page_fresh)];
 }
 
 static struct inflight *
@@ -47,12 +64,18 @@ inflight_take(struct step *s)
 	return e;
 }
 
-void
-inflight_admit(struct step *s, struct inflight *e)
+static void
+begin(struct step *s, struct inflight *e, enum inflight_state state)
 {
 	uint64_t generation = word_get(&e->status) / INFLIGHT_GENERATION + 1;
 
-	journal_set(s, &e->status, generation * INFLIGHT_GENERATION | INFLIGHT_ADMITTED);
+	journal_set(s, &e->status, generation * INFLIGHT_GENERATION | state);
+}
+
+void
+inflight_admit(struct step *s, struct inflight *e)
+{
+	begin(s, e, INFLIGHT_ADMITTED);
 }
 
 void
@@ -67,6 +90,28 @@ inflight_release(struct step *s, struct inflight *e)
 	journal_set(s, &w->page_first, number);
 	journal_set(s, &w->inflight, word_get(&w->inflight) - 1);
 	journal_set(s, &e->status, word_get(&e->status) / INFLIGHT_GENERATION * INFLIGHT_GENERATION);
+}
+
+void
+inflight_copy(struct inflight *to, const struct inflight *from)
+{
+	uint32_t bytes;
+	const char *text = inflight_text(from, &bytes);
+
+	CHECK(inflight_state(to) == INFLIGHT_FREE);
+	CRASH_POINT();
+	memcpy(to->text[0], text, bytes);
+	CRASH_POINT();
+}
+
+void
+inflight_replace(struct step *s, struct inflight *from, struct inflight *to, const struct metered *used)
+{
+	word_put_hidden(&to->record, (uint32_t)word_get(&from->record));
+	to->metered[0] = *used;
+	CRASH_POINT();
+	begin(s, to, inflight_state(from));
+	inflight_release(s, from);
 }
 
 static void

@@ -36,16 +36,6 @@
 #define SPINS_MAX 200
 #define SLEEP_NS (5 * NS_PER_MS)	/* then a sleeper looks again, in case that it was forgotten */
 
-static inline void
-cpu_relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
-
 int
 ledger_lock_init(struct shm_ledger *l)
 {

@@ -24,12 +24,16 @@
 #include <stdint.h>
 
 #include "shm/arena.h"
+#include "shm/base/clock.h"
+#include "shm/claims.h"
+#include "shm/health.h"
 #include "shm/ledger.h"
 #include "shm/metrics.h"
+#include "shm/places.h"
 #include "shm/queue.h"
 #include "shm/ring.h"
 
-#define LAYOUT_VERSION 2	/* raise when a meaning changes and no size does */
+#define LAYOUT_VERSION 3	/* raise when a meaning changes and no size does */
 
 static inline uint64_t
 word_get(const _Atomic uint64_t *w)
@@ -41,6 +45,16 @@ static inline void
 word_put(_Atomic uint64_t *w, uint64_t value)
 {
 	atomic_store_explicit(w, value, memory_order_release);
+}
+
+static inline void
+cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
 }
 
 /*
@@ -76,12 +90,13 @@ struct shm_ledger {
 struct shm_header {
 	char magic[8];
 	uint64_t layout_hash;
-	char boot_id[40];		/* text, NUL-terminated */
+	char boot_id[CLOCK_BOOT_BYTES];		/* text, NUL-terminated */
 	uint64_t bytes;			/* of the whole file */
 	uint64_t epoch;
 	struct arena_sizes sizes;
 	struct shm_sections {		/* offsets in bytes */
 		uint64_t procs, workers, meters, index, names, pages, rings, metrics, queue;
+		uint64_t health, claims, places;
 	} at;
 	struct shm_ledger ledger;
 };
@@ -96,8 +111,9 @@ struct shm_proc {
 
 /*
  * The undo journal: the words that the step under way has changed, with what
- * they were. count = 0 is the normal state. 16 charges that all create their
- * meter are 16 * 11 words and a few.
+ * they were. count = 0 is the normal state. The longest step is a move (move.c):
+ * CHARGES_MAX holds are released or closed, 3 words each, as many charges are
+ * taken, 6 words each, and a page takes the place of another, 6 words: 222.
  */
 #define JOURNAL_MAX 255
 
@@ -186,21 +202,42 @@ struct shm_name {
 	_Atomic uint64_t next;	/* in the list of free rows: row + 1, or 0 */
 };
 
-/* What a request took from one meter. All that a settle of a request bucket
- * needs is here, so that it need not touch the meter. */
+/*
+ * What a request took from one meter. All that a settle of a request bucket
+ * needs is here, so that it need not touch the meter.
+ *
+ *	amount	bucket: ns of refill; else units; postpaid: 0
+ *	units	that were asked for; CLOSED: that will be paid
+ *	mark	bucket of requests: its level behind that. Others, if LATER: their
+ *		base, what the request had used before and they do not pay
+ *	what	of the charge: lower half of shm_meter.what; and HOLD_*
+ *
+ * The mark has two meanings so that an admission, after which a request has
+ * no base, has no word more to write.
+ */
+#define HOLD_CLOSED (UINT32_C(1) << 31)	/* the request went on without this meter: nothing more is used of it */
+#define HOLD_LATER (UINT32_C(1) << 30)	/* something had been used before it was charged */
+#define HOLD_MOVED (HOLD_CLOSED | HOLD_LATER)
+
 struct shm_hold {
 	_Atomic uint64_t id_hi, id_lo;
-	_Atomic uint64_t amount;	/* bucket: ns of refill; else units; postpaid: 0 */
-	_Atomic uint64_t units;		/* that were asked for */
-	_Atomic uint64_t after;		/* bucket: its level behind that */
+	_Atomic uint64_t amount;
+	_Atomic uint64_t units;
+	_Atomic uint64_t mark;
 	_Atomic uint32_t row;		/* of the meter */
-	_Atomic uint32_t what;		/* of the charge: lower half of shm_meter.what */
+	_Atomic uint32_t what;
 };
+
+static inline uint32_t
+hold_word(const struct shm_hold *h)
+{
+	return atomic_load_explicit(&h->what, memory_order_acquire);
+}
 
 static inline uint32_t
 hold_what(const struct shm_hold *h)
 {
-	return atomic_load_explicit(&h->what, memory_order_acquire);
+	return hold_word(h) & ~HOLD_MOVED;
 }
 
 /*
@@ -223,7 +260,7 @@ struct inflight {
 	_Atomic uint64_t cost_nusd;	/* this and tokens: in state DONE */
 	_Atomic uint64_t tokens;
 	_Atomic uint64_t holds;
-	_Atomic uint64_t step;		/* `sequence` of its admission */
+	_Atomic uint64_t step;		/* `sequence` of its admission, or of its last move */
 	uint64_t next;			/* free list: page number + 1, or 0 */
 	struct shm_hold hold[CHARGES_MAX];
 	struct metered metered[2];
@@ -266,16 +303,71 @@ struct shm_queue {
 	} place[QUEUE_PLACES];
 };
 
+/*
+ * Targets that failed: health.h. Writers: all workers, without a lock; `making` and
+ * the probes of the dead: the master too.
+ *
+ *	making		worker + 1 that makes a row; 0: nobody. By compare-and-swap
+ *	unkept		reports for which no row was free
+ *	ejected		by reason
+ *
+ * A row, and the line beside it that is seldom needed. id and name are written by who
+ * has `making`, while the circuit says that the row is free; every other word by
+ * whoever reports. Only the circuit, changed by compare-and-swap, has to be right.
+ *
+ *	circuit		health.c
+ *	streak		failures since the last success
+ *	half, _before	of the window: number, failures and requests
+ *	since_ms	when the target went out, or came up again; 0: never
+ *	used_ms		last report, to the minute
+ */
+struct shm_target {
+	_Alignas(CACHE_LINE) _Atomic uint64_t id_hi;
+	_Atomic uint64_t id_lo;
+	_Atomic uint64_t circuit;
+	_Atomic uint64_t streak;
+	_Atomic uint64_t half;
+	_Atomic uint64_t half_before;
+	_Atomic uint64_t since_ms;
+	_Atomic uint64_t used_ms;
+};
+
+struct shm_target_name {
+	_Alignas(CACHE_LINE) _Atomic uint64_t text[HEALTH_NAME_BYTES / 8];	/* bytes, NUL-terminated */
+};
+
+struct shm_health {
+	_Alignas(CACHE_LINE) _Atomic uint64_t making;
+	_Atomic uint64_t unkept;
+	_Atomic uint64_t ejected[HEALTH_WHYS];
+	struct shm_target row[HEALTH_ROWS];
+	struct shm_target_name name[HEALTH_ROWS];
+};
+
+/* Where conversations were served: places.h. Writers: all workers, without a lock.
+ * (Claims are words alone: claims.c.) */
+struct shm_place_set {
+	_Alignas(CACHE_LINE) struct shm_place_entry {
+		_Atomic uint64_t check;
+		_Atomic uint64_t value;		/* 0: empty */
+	} way[PLACES_WAYS];
+};
+
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "words must work across processes");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "a word is its value");
 _Static_assert(sizeof(struct shm_ledger) == 3 * CACHE_LINE, "three lines");
 _Static_assert(sizeof(struct shm_meter) == CACHE_LINE, "one line a meter");
 _Static_assert(sizeof(struct shm_queue) == (1 + QUEUE_PLACES) * CACHE_LINE, "one line a place");
+_Static_assert(sizeof(struct shm_target) == CACHE_LINE, "one line a target");
+_Static_assert(sizeof(struct shm_target_name) == 2 * CACHE_LINE, "two lines a name");
+_Static_assert(offsetof(struct shm_health, row) == CACHE_LINE, "one line before the rows");
+_Static_assert(sizeof(struct shm_place_set) == CACHE_LINE, "one line a set");
 _Static_assert(sizeof(struct shm_proc) == CACHE_LINE, "one line a process");
 _Static_assert(sizeof(struct shm_journal) == 4096, "a page");
 _Static_assert(sizeof(struct inflight) == INFLIGHT_ENTRY_BYTES, "see limits.h");
 _Static_assert(sizeof(struct shm_name) == 2 * CACHE_LINE, "two lines a name");
 _Static_assert(sizeof(struct shm_hold) == 48, "no holes");
+_Static_assert((HOLD_MOVED & (WHAT_TYPE_MASK | WHAT_MODE_MASK | WHAT_PERIOD_MASK)) == 0, "bits of their own");
 _Static_assert(sizeof(struct shm_item) == RING_ALIGN, "fits before the end of a ring");
 _Static_assert(sizeof(struct ring_charge) == 64, "in ring items");
 
@@ -339,6 +431,24 @@ static inline struct shm_queue *
 layout_queue(const struct arena *a)
 {
 	return (struct shm_queue *)((char *)a->header + a->header->at.queue);
+}
+
+static inline struct shm_health *
+layout_health(const struct arena *a)
+{
+	return (struct shm_health *)((char *)a->header + a->header->at.health);
+}
+
+static inline _Atomic uint64_t *
+layout_claims(const struct arena *a)
+{
+	return (_Atomic uint64_t *)((char *)a->header + a->header->at.claims);
+}
+
+static inline struct shm_place_set *
+layout_places(const struct arena *a)
+{
+	return (struct shm_place_set *)((char *)a->header + a->header->at.places);
 }
 
 static inline struct shm_proc *

@@ -7,7 +7,9 @@
  * what the meters have to say is added under the lock. (Admission: admit.c.)
  *
  * A bucket of requests keeps what it took, so its meter is not touched: what
- * the record says of it is how it stood after the admission.
+ * the record says of it is how it stood after the admission. Holds that a move
+ * closed are paid what they say (move.c); the others share in what was used
+ * since they were taken.
  */
 #include "shm/ledger.h"
 
@@ -19,41 +21,26 @@
 struct ending {
 	bool cancel;
 	bool with_record;
+	bool orphan;
 	struct settled used;
 	const char *record;
 	uint32_t record_bytes;
 };
 
-static struct shm_meter *
-meter_of(struct arena *a, const struct shm_hold *h)
-{
-	uint32_t row = atomic_load_explicit(&h->row, memory_order_relaxed);
-
-	CHECK(row < a->header->sizes.meters);
-	return &layout_meters(a)[row];
-}
-
-static bool
-is_request_bucket(const struct shm_hold *h)
-{
-	return (hold_what(h) & WHAT_TYPE_MASK) == (METER_BUCKET | UNIT_REQUESTS << 3);
-}
-
-/* What the request has used, in the unit of the hold's meter. */
+/* What the request has used of the hold's meter, in its unit. */
 static int64_t
-units_used(const struct shm_hold *h, const struct ending *end)
+units_used(const struct shm_hold *h, uint32_t word, const struct ending *end)
 {
 	if (end->cancel)
 		return 0;
-	switch ((enum meter_unit)WHAT_UNIT(hold_what(h))) {
-	case UNIT_REQUESTS:
-		break;
-	case UNIT_TOKENS:
-		return end->used.tokens;
-	case UNIT_NUSD:
-		return end->used.cost_nusd;
+	int64_t units = hold_used(h, word, &end->used);
+	if (word & HOLD_MOVED && units < 0) {
+		/* Its worker forgot what had been used before a move. The master
+		 * cannot mend that, and has to end the request all the same. */
+		CHECK(end->orphan);
+		units = 0;
 	}
-	return (int64_t)word_get(&h->units);
+	return units;
 }
 
 /* Before the lock: all that is known without the meter. */
@@ -61,25 +48,29 @@ static void
 book_hold(const struct inflight *e, const struct shm_hold *h, const struct ending *end, struct now now,
     struct ring_charge *out)
 {
+	uint32_t word = hold_word(h);
+
 	*out = (struct ring_charge){
 		.id = { word_get(&h->id_hi), word_get(&h->id_lo) },
-		.what = hold_what(h),
+		.what = word & ~HOLD_MOVED,
 		.held = word_get(&h->amount) == 0 ? 0 : (int64_t)word_get(&h->units),
-		.amount = units_used(h, end),
+		.amount = units_used(h, word, end),
 		.step = word_get(&e->step),
 	};
-	if (is_request_bucket(h))
-		out->full_wall_ns = bucket_to_wall_ns((int64_t)word_get(&h->after), now);
+	if (word_is_request_bucket(word))
+		out->full_wall_ns = bucket_to_wall_ns((int64_t)word_get(&h->mark), now);
 }
 
 static void
 end_hold(struct step *s, const struct shm_hold *h, const struct ending *end, const struct moment *at,
     struct ring_charge *booked)
 {
-	if (end->cancel)
-		meter_cancel(s, meter_of(s->a, h), h, at, booked);
-	else if (!is_request_bucket(h))
-		meter_settle(s, meter_of(s->a, h), h, booked->amount, at, booked);
+	if (end->cancel) {
+		CHECK(!hold_is_closed(h));
+		meter_cancel(s, hold_meter(s->a, h), h, at, booked);
+	} else if (!hold_is_request_bucket(h)) {
+		meter_settle(s, hold_meter(s->a, h), h, booked->amount, at, booked);
+	}
 }
 
 static enum settle_verdict
@@ -96,8 +87,8 @@ end_request(struct arena *a, uint32_t worker, struct inflight *e, const struct e
 		return SETTLE_RING_FULL;
 	struct ring_charge *booked = end->with_record ? item.charge : unwritten;
 	for (uint32_t i = 0; i < holds; i++) {
-		if (end->cancel || !is_request_bucket(&e->hold[i]))
-			__builtin_prefetch(meter_of(a, &e->hold[i]), 1);
+		if (end->cancel || !hold_is_request_bucket(&e->hold[i]))
+			__builtin_prefetch(hold_meter(a, &e->hold[i]), 1);
 		book_hold(e, &e->hold[i], end, now, &booked[i]);
 	}
 
@@ -147,7 +138,7 @@ end_orphan(struct arena *a, uint32_t worker, struct inflight *e, ledger_orphan_f
 {
 	enum inflight_state state = inflight_state(e);
 	struct metered m = inflight_metered_get(e);
-	struct ending end = { .with_record = true };
+	struct ending end = { .with_record = true, .orphan = true };
 	char record[RECORD_BYTES_MAX];
 
 	end.record = inflight_text(e, &end.record_bytes);

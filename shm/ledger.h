@@ -1,5 +1,5 @@
 /*
- * shm/ledger.h -- limits that hold: admit, settle, cancel, reclaim.
+ * shm/ledger.h -- limits that hold: admit, move, settle, cancel, reclaim.
  *
  * A *meter* is a token bucket, a budget or a count of requests in flight, found
  * by a 128-bit id. A request names the *charges* it wants (which meter, what
@@ -7,7 +7,8 @@
  * *holds* into the request's page in the arena (struct inflight), which only
  * its worker writes. When the request ends, settling turns holds into what was
  * really used and appends the request's record to the worker's ring, in one
- * step.
+ * step. If it goes on at another target meanwhile, to which other limits apply,
+ * its holds are changed in one step too.
  *
  * One step means: under the ledger's lock (a process-shared robust mutex),
  * every word that changes is first noted with its old value in an undo journal
@@ -112,6 +113,7 @@ enum ledger_verdict {
 	LEDGER_REFUSED,		/* see struct refusal */
 	LEDGER_UNKNOWN,		/* refusal.charge names a meter that is not in memory: ledger_load() it, and again */
 	LEDGER_BUSY,		/* no free in-flight page: the worker is full */
+	LEDGER_CROWDED,		/* ledger_move(): the meters of before that must be paid and the new ones are too many */
 };
 
 struct refusal {
@@ -123,14 +125,14 @@ struct refusal {
 	bool may_fit;		/* all would fit if no holds of others were in flight */
 };
 
-/* What a request in flight has used so far. */
+/* What a request in flight has used so far, over all targets. */
 struct metered {
 	int64_t tokens[8];	/* by class; meaning is the caller's */
 	int64_t total_tokens;	/* what meters of tokens are to be charged */
 	int64_t cost_nusd;
 };
 
-/* What a request has used in the end. */
+/* What a request has used in the end, over all targets. */
 struct settled {
 	int64_t cost_nusd;	/* >= 0 */
 	int64_t tokens;		/* >= 0; input, cache reads and writes, output */
@@ -235,9 +237,43 @@ void inflight_record_set(struct inflight *e, uint32_t bytes);
 void inflight_sent(struct inflight *e);
 	/* ADMITTED -> SENT, before the first byte leaves. */
 void inflight_metered(struct inflight *e, const struct metered *m);
-	/* What would be settled if the owner died now. Two copies and an index:
-	 * a reader after a crash sees the old or the new one, never half. */
+	/* What would be settled if the owner died now: no less than ledger_move()
+	 * was told. Two copies and an index: a reader after a crash sees the old or
+	 * the new one, never half. */
 struct metered inflight_metered_get(const struct inflight *e);
+enum ledger_verdict ledger_move(struct arena *a, uint32_t worker, struct inflight **page, const struct metered *used,
+    struct charge *charges, uint32_t n, struct demand *d, struct now now, struct refusal *why) MUST_CHECK;
+	/*
+	 * The request, ADMITTED or SENT, goes on at another target: `charges` are
+	 * all that apply to it from now on, those that applied before included.
+	 * `used` is what it has used until now, over all targets: nothing if it is
+	 * ADMITTED, and never less than at the move before.
+	 *
+	 * On ADMITTED, *page is another page, in the old one's state, with its
+	 * record, and with `used` as metered; the old one is free. It needs a free
+	 * page for that (BUSY). On anything else nothing changed (but hints).
+	 *
+	 * A meter that was charged and is charged again: the old hold is gone
+	 * before the new charge asks, for what a refusal says too. Requests are
+	 * counted once. Of tokens and money the charge asks for its amount, at each
+	 * demand, and what the request has used of this meter already; `taken` has
+	 * both. Of several charges on one meter the first does. A bucket is then
+	 * as if the new amount had been taken in the first place, not now.
+	 *
+	 * One that was not charged before is asked as by ledger_admit(), and pays
+	 * in the end what is used from now on.
+	 *
+	 * One that is not charged any more: its hold goes, and a bucket has its
+	 * units again, if nothing has left (ADMITTED), if nothing was used of it,
+	 * and for requests in flight. Else it is closed: what was used while it was
+	 * charged is held until the end and then booked, whatever the total; a
+	 * bucket or budget of requests keeps what it took. If it is charged once
+	 * more it goes on from there.
+	 *
+	 * The meters that are charged and those that stay closed may be CHARGES_MAX
+	 * together, or CROWDED. Closed buckets of requests do not count: the page
+	 * forgets them if there is no room, and then the record does not name them.
+	 */
 
 enum settle_verdict { SETTLED, SETTLE_RING_FULL };
 
@@ -247,14 +283,16 @@ enum settle_verdict ledger_settle(struct arena *a, uint32_t worker, struct infli
 	 * Budgets: the hold goes, what was used is spent (in the period of now).
 	 * Buckets of requests keep what they took; buckets of tokens give back, or
 	 * take, the difference. The record goes to the worker's ring with all
-	 * charges, and the page is free.
+	 * charges, and the page is free. After moves each meter pays for what was
+	 * used while it was charged.
 	 * RING_FULL: nothing changed but the state, DONE; call again later with
 	 * the same numbers (intake should pause meanwhile).
 	 */
 enum settle_verdict ledger_cancel(struct arena *a, uint32_t worker, struct inflight *e,
     bool with_record, struct now now) MUST_CHECK;
 	/* The holds go and nothing is spent; buckets get their units back too.
-	 * With a record of what happened, or without. RING_FULL as above. */
+	 * With a record of what happened, or without. RING_FULL as above. Not for
+	 * a request that a move has closed meters of: it was sent. */
 
 typedef void ledger_orphan_fn(char *record, uint32_t *bytes, const struct metered *m,
     enum inflight_state state, void *arg);

@@ -15,6 +15,7 @@
 #include "shm/meter.h"
 
 #include "shm/base/clock.h"
+#include "shm/inflight.h"
 
 static int64_t
 signed_of(const _Atomic uint64_t *w)
@@ -114,6 +115,22 @@ check_id(const struct shm_meter *m, const struct shm_hold *h)
 	CHECK(row_has_id(m, (struct meter_id){ word_get(&h->id_hi), word_get(&h->id_lo) }));
 }
 
+/* A bucket took `hold` at admission: it is as if so many units had been taken.
+ * What those cost. */
+static inline int64_t
+correct_bucket(struct step *s, struct shm_meter *m, int64_t hold, int64_t units, const struct moment *at)
+{
+	int64_t cost = bucket_cost(units, signed_of(&m->limit), signed_of(&m->window_ns));
+	int64_t full_at = signed_of(&m->level);
+
+	if (cost > hold)
+		full_at = add_capped(larger(full_at, at->mono_ns), cost - hold);
+	else
+		full_at -= hold - cost;
+	journal_set_if_new(s, &m->level, (uint64_t)full_at);
+	return cost;
+}
+
 void
 meter_settle(struct step *s, struct shm_meter *m, const struct shm_hold *h, int64_t units,
     const struct moment *at, struct ring_charge *booked)
@@ -124,14 +141,7 @@ meter_settle(struct step *s, struct shm_meter *m, const struct shm_hold *h, int6
 	switch ((enum meter_kind)WHAT_KIND(hold_what(h))) {
 	case METER_BUCKET:
 		meter_set_what(s, m, word_get(&m->what));
-		/* What was taken at admission, and what should have been. */
-		int64_t cost = bucket_cost(units, signed_of(&m->limit), signed_of(&m->window_ns));
-		int64_t full_at = signed_of(&m->level);
-		if (cost > hold)
-			full_at = add_capped(larger(full_at, at->mono_ns), cost - hold);
-		else
-			full_at -= hold - cost;
-		journal_set_if_new(s, &m->level, (uint64_t)full_at);
+		correct_bucket(s, m, hold, units, at);
 		break;
 	case METER_BUDGET:
 		meter_set_what(s, m, word_get(&m->what));
@@ -161,6 +171,31 @@ meter_cancel(struct step *s, struct shm_meter *m, const struct shm_hold *h, cons
 		drop_held(s, m, hold);
 	if (booked)
 		book(s, m, at, booked);
+}
+
+int64_t
+meter_close(struct step *s, struct shm_meter *m, const struct shm_hold *h, int64_t units, const struct moment *at)
+{
+	int64_t hold = signed_of(&h->amount), amount = units;
+
+	meter_keep(s, m, h);
+	if (hold_is_request_bucket(h))
+		return hold;
+	if (WHAT_KIND(hold_what(h)) == METER_BUCKET)
+		amount = correct_bucket(s, m, hold, units, at);
+	int64_t others = signed_of(&m->held) - hold;
+	CHECK(others >= 0);
+	if (amount > INT64_MAX - others)
+		amount = INT64_MAX - others;
+	journal_set_if_new(s, &m->held, (uint64_t)(others + amount));
+	return amount;
+}
+
+void
+meter_keep(struct step *s, struct shm_meter *m, const struct shm_hold *h)
+{
+	check_id(m, h);
+	meter_set_what(s, m, word_get(&m->what));
 }
 
 void

@@ -78,6 +78,12 @@ void meter_settle(struct step *s, struct shm_meter *m, const struct shm_hold *h,
 void meter_cancel(struct step *s, struct shm_meter *m, const struct shm_hold *h, const struct moment *at,
     struct ring_charge *booked);
 	/* The hold goes, buckets have their units again. `booked` may be NULL. */
+int64_t meter_close(struct step *s, struct shm_meter *m, const struct shm_hold *h, int64_t units,
+    const struct moment *at);
+	/* The hold becomes so many units, raw: what is held of them from now on. A
+	 * bucket of requests keeps what it took. */
+void meter_keep(struct step *s, struct shm_meter *m, const struct shm_hold *h);
+	/* The hold goes on in another page: a use of the meter, and nothing else. */
 void meter_clear(struct step *s, struct shm_meter *m, const struct moment *at, struct ring_charge *booked);
 	/* Nothing is spent any more; holds stay. */
 bool meter_is_idle(const struct shm_meter *m, uint32_t before_tick, uint32_t idle_ticks, struct now now);

@@ -25,6 +25,12 @@
 #define DRAFT_MAP_BYTES ((size_t)1 << 20)	/* of one that is only made; whoever opens it says how large it may get */
 #define LOCK_BYTES 40960	/* some 600 readers of 64 bytes; LMDB takes the number from the size */
 
+static bool
+writes(enum environment_mode mode)
+{
+	return mode == ENVIRONMENT_WRITE || mode == ENVIRONMENT_WRITE_LOOSE;
+}
+
 static int
 lock_file_reserve(const char *folder)
 {
@@ -53,9 +59,11 @@ open_there(MDB_env **env, const char *folder, size_t map_bytes, enum environment
 	 * would only fill memory with pages that nobody asked for. */
 	if (mode != ENVIRONMENT_SCAN)
 		flags |= MDB_NORDAHEAD;
-	if (mode != ENVIRONMENT_WRITE)
+	if (!writes(mode))
 		flags |= MDB_RDONLY;
-	rc = mode == ENVIRONMENT_WRITE ? lock_file_reserve(folder) : 0;
+	if (mode == ENVIRONMENT_WRITE_LOOSE)
+		flags |= MDB_NOSYNC;
+	rc = writes(mode) ? lock_file_reserve(folder) : 0;
 	if (rc)
 		return rc;
 	rc = mdb_env_create(env);
@@ -64,7 +72,7 @@ open_there(MDB_env **env, const char *folder, size_t map_bytes, enum environment
 	rc = mdb_env_set_maxdbs(*env, ENVIRONMENT_DATABASES_MAX);
 	if (!rc)
 		rc = mdb_env_set_maxreaders(*env, ENVIRONMENT_READERS_MAX);
-	if (!rc && mode == ENVIRONMENT_WRITE)
+	if (!rc && writes(mode))
 		rc = mdb_env_set_mapsize(*env, map_bytes);
 	if (!rc)
 		rc = mdb_env_open(*env, folder, flags, ENVIRONMENT_FILE_MODE);
@@ -97,7 +105,7 @@ remove_if_there(const char *folder, const char *name)
 	return unlink(path) == 0 || errno == ENOENT || errno == ENOTDIR ? 0 : errno;
 }
 
-/* What a maker that died has left. */
+/* What a maker that died has left, or what lies there and is no environment. */
 static int
 leftover_remove(const char *folder)
 {
@@ -105,8 +113,25 @@ leftover_remove(const char *folder)
 
 	if (!rc)
 		rc = remove_if_there(folder, "lock.mdb");
-	if (!rc && rmdir(folder) != 0 && errno != ENOENT)
+	if (!rc && rmdir(folder) != 0 && errno != ENOENT && (errno != ENOTDIR || unlink(folder) != 0))
 		rc = errno;
+	return rc;
+}
+
+int
+environment_discard(const char *folder)
+{
+	char old[PATH_MAX];
+	int rc;
+
+	if (snprintf(old, sizeof(old), "%s.old", folder) >= (int)sizeof(old))
+		return ENAMETOOLONG;
+	rc = leftover_remove(old);
+	if (!rc && rename(folder, old) != 0 && errno != ENOENT)
+		rc = errno;
+	/* Who opens it at this moment may make a lock file anew: the next one removes that. */
+	if (!rc && leftover_remove(old) == ENOTEMPTY)
+		return 0;
 	return rc;
 }
 
@@ -160,7 +185,7 @@ environment_open(MDB_env **env, const char *folder, size_t map_bytes, enum envir
 {
 	int rc = 0;
 
-	if (mode == ENVIRONMENT_WRITE && access(folder, F_OK) != 0)
+	if (writes(mode) && access(folder, F_OK) != 0)
 		rc = environment_make(folder);
 	return rc ? rc : open_there(env, folder, map_bytes, mode);
 }
@@ -175,7 +200,7 @@ environment_databases(MDB_env *env, enum environment_mode mode, const char *cons
 	if (rc)
 		return rc;
 	for (size_t i = 0; i < n && !rc; i++)
-		rc = mdb_dbi_open(txn, names[i], flags[i] | (mode == ENVIRONMENT_WRITE ? MDB_CREATE : 0), &out[i]);
+		rc = mdb_dbi_open(txn, names[i], flags[i] | (writes(mode) ? MDB_CREATE : 0), &out[i]);
 	if (rc) {
 		mdb_txn_abort(txn);
 		return rc;
@@ -186,7 +211,7 @@ environment_databases(MDB_env *env, enum environment_mode mode, const char *cons
 int
 environment_begin(MDB_env *env, enum environment_mode mode, MDB_txn **txn)
 {
-	unsigned flags = mode == ENVIRONMENT_WRITE ? 0 : MDB_RDONLY;
+	unsigned flags = writes(mode) ? 0 : MDB_RDONLY;
 	int rc = mdb_txn_begin(env, NULL, flags, txn);
 
 	if (rc == MDB_MAP_RESIZED) {

@@ -1,8 +1,12 @@
 /* shm/base/clock.c -- see clock.h. */
 #include "shm/base/clock.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
+
+#define BOOT_ID_BYTES 36
 
 static int64_t
 read_clock(clockid_t id)
@@ -23,6 +27,18 @@ int64_t
 clock_wall_ns(void)
 {
 	return read_clock(CLOCK_REALTIME);
+}
+
+bool
+clock_boot_id(char out[CLOCK_BOOT_BYTES])
+{
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, out, BOOT_ID_BYTES);
+
+	if (fd >= 0)
+		close(fd);
+	memset(out + BOOT_ID_BYTES, 0, CLOCK_BOOT_BYTES - BOOT_ID_BYTES);
+	return n == BOOT_ID_BYTES;
 }
 
 void

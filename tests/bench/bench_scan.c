@@ -1,10 +1,11 @@
 /*
- * tests/bench/bench_scan.c -- how fast a request body is scanned.
+ * tests/bench/bench_scan.c -- how fast a request body is scanned, and how fast
+ * its canonical digest is made.
  *
  * Bodies of about 1 MB in the shapes that occur: a long conversation of short
  * text blocks, one large string, code with many escapes, an image in base64,
  * many tools, and the same tools pretty-printed. The body is in the cache, as
- * it is when it has just been received. One JSON line a shape: the median of
+ * it is when it has just been received. Two JSON lines a shape: the medians of
  * rounds of processor time, so that a busy machine does not decide.
  */
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <time.h>
 
 #include "policy/body.h"
+#include "policy/canon.h"
 #include "shm/base/buf.h"
 #include "shm/base/clock.h"
 
@@ -127,19 +129,42 @@ by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static bool
+scan(struct slice body, struct json_error *why)
+{
+	struct body_scan s;
+
+	return body_scan(body, &s, why);
+}
+
+static bool
+canon(struct slice body, struct json_error *why)
+{
+	const uint64_t secret[2] = { 1, 2 };
+	struct canon_key k;
+	uint64_t key[2];
+	bool valid;
+
+	canon_begin(&k, secret);
+	canon_add(&k, SLICE("POST"));
+	canon_add(&k, SLICE("/v1/messages"));
+	valid = canon_add_json(&k, body, why);
+	canon_end(&k, key);
+	return valid;
+}
+
 /* Median of GB/s. */
 static double
-measure(const struct buf *b)
+measure(const struct buf *b, bool (*work)(struct slice body, struct json_error *why))
 {
 	double gb_per_s[ROUNDS];
-	struct body_scan s;
 	struct json_error why;
 
 	for (int r = 0; r < ROUNDS; r++) {
 		int64_t t = cpu_ns();
 
 		for (int i = 0; i < SCANS_PER_ROUND; i++)
-			if (!body_scan(buf_slice(b), &s, &why)) {
+			if (!work(buf_slice(b), &why)) {
 				fprintf(stderr, "bench_scan: %s at byte %zu\n", why.what, why.offset);
 				exit(1);
 			}
@@ -160,13 +185,18 @@ main(void)
 		{ "escaped_code", escaped_code }, { "base64_image", base64_image },
 		{ "many_tools", many_tools }, { "indented_tools", indented_tools },
 	};
+	static const struct {
+		const char *name;
+		bool (*work)(struct slice body, struct json_error *why);
+	} benches[] = { { "scan", scan }, { "canon", canon } };
 	struct buf b;
 
 	buf_init(&b, 2 * BODY_BYTES);
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
 		shapes[i].fill(&b);
-		printf("{\"bench\":\"scan\",\"shape\":\"%s\",\"bytes\":%zu,\"gb_per_s\":%.2f}\n",
-		    shapes[i].name, b.n, measure(&b));
+		for (size_t k = 0; k < sizeof(benches) / sizeof(benches[0]); k++)
+			printf("{\"bench\":\"%s\",\"shape\":\"%s\",\"bytes\":%zu,\"gb_per_s\":%.2f}\n", benches[k].name,
+			    shapes[i].name, b.n, measure(&b, benches[k].work));
 	}
 	buf_free(&b);
 	return 0;

@@ -225,18 +225,18 @@ def end_to_end(bench, name):
 
 
 def scan(bench):
-    """GB/s by the shape of a body of 1 MB, as bench_scan reports it."""
+    """GB/s of each bench ("scan", "canon") by the shape of a body of 1 MB, as bench_scan reports it."""
     done = subprocess.run([bench.tool("bench_scan")], capture_output=True, text=True, timeout=120)
     if done.returncode != 0 or not done.stdout:
         raise Fault(f"bench_scan: exit status {done.returncode}: {done.stderr.strip()[:200]}")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    return {line["shape"]: line["gb_per_s"] for line in lines}
+    return {bench: {line["shape"]: line["gb_per_s"] for line in lines if line["bench"] == bench} for bench in ("scan", "canon")}
 
 
-def ledger(bench):
-    """Figures of the ledger alone, by name, as bench_ledger reports them: ns, us, ms and ratios."""
-    done = subprocess.run([bench.tool("bench_ledger"), str(bench.plan.ledger_rounds)], capture_output=True, text=True, timeout=300)
+def alone(bench, program):
+    """Figures of one module alone, by name, as its program reports them: ns, us, ms and ratios."""
+    done = subprocess.run([bench.tool(program), str(bench.plan.alone_rounds)], capture_output=True, text=True, timeout=300)
     if done.returncode != 0 or not done.stdout:
-        raise Fault(f"bench_ledger: exit status {done.returncode}: {done.stderr.strip()[:200]}")
+        raise Fault(f"{program}: exit status {done.returncode}: {done.stderr.strip()[:200]}")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {line["name"]: line["value"] for line in lines}

@@ -85,7 +85,11 @@ def figures(bench, whole):
                                ("ledger_million_unfetched_ratio", "million_ratio_unfetched", 1),
                                ("ledger_million_late_ratio", "million_ratio_late", 1), ("ledger_recovery_ms", "recovery_of_1000", 1)):
         out[key] = round(ledger[name] / divisor, 3) if name in ledger else None
-    out["scan_gb_per_s"] = min(raw["scan"].values()) if "scan" in raw else None
+    health = raw.get("health", {})
+    for name in ("look_absent", "look_healthy", "success_healthy"):
+        out[f"health_{name}_ns"] = health.get(name)
+    for name in ("scan", "canon"):
+        out[f"{name}_gb_per_s"] = min(raw["scan"][name].values()) if "scan" in raw else None
     for what in ("request", "request_claude_code", "event"):
         for name, key in (("weir", what), ("nginx", f"nginx_{what}")):
             count = raw.get(f"{what}_instructions_{name}")
@@ -175,6 +179,15 @@ def ledger_rows(table, out):
         table.row(what, value, None, None, None, f"<= {limit}" if limit else "", value is not None and value <= limit if limit else None)
 
 
+def health_rows(table, out):
+    """What each target of a request costs before and after it was asked."""
+    for what, key, limit in (("is a target worth asking, one that never failed, ns", "health_look_absent_ns", 20),
+                             ("the same, one that failed and is up again", "health_look_healthy_ns", 20),
+                             ("telling of its success", "health_success_healthy_ns", None)):
+        value = out[key]
+        table.row(what, value, None, None, None, f"<= {limit}" if limit else "", value is not None and value <= limit if limit else None)
+
+
 def history_rows(table, whole, out):
     """Instructions of a request before each step, and how many times that it takes behind it."""
     for i, (name, revision, limit) in enumerate(earlier.STEPS):
@@ -218,7 +231,10 @@ def table(bench, whole, out):
     paced_rows(t, whole, out)
     memory_rows(t, whole)
     t.row("scan of a 1 MB body, GB/s (slowest shape)", out["scan_gb_per_s"], None, None, None, ">= 1", (out["scan_gb_per_s"] or 0) >= 1)
+    t.row("canonical digest of a 1 MB body, GB/s (slowest shape)", out["canon_gb_per_s"], None, None, None, ">= 0.5",
+          (out["canon_gb_per_s"] or 0) >= 0.5)
     ledger_rows(t, out)
+    health_rows(t, out)
     promise_rows(t, whole)
     history_rows(t, whole, out)
     c = out["conditions"]

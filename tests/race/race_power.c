@@ -138,6 +138,7 @@ admit(struct arena *a, uint32_t worker, struct charge *c, uint32_t n, struct now
 			break;
 		case LEDGER_REFUSED:
 		case LEDGER_BUSY:
+		case LEDGER_CROWDED:
 			return NULL;
 		}
 	}

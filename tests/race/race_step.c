@@ -17,15 +17,14 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "shm/journal.h"
 #include "tests/race/books.h"
+#include "tests/race/stepped.h"
 #include "tests/unit/arena_fixture.h"
 
 /* Primes. A sanitizer makes several times as many instructions of a call, and the
@@ -35,7 +34,6 @@
 #else
 #define STRIDE 37
 #endif
-#define SKIPPED 77	/* what meson takes for "skipped" */
 #define REQUESTS 5	/* of different kinds, and each reclaimed */
 
 static struct {
@@ -53,9 +51,9 @@ stop(void)
 	uint64_t n = calls_seen++;
 
 	if (n == 2 * call_wanted)
-		raise(SIGSTOP);
+		stepped_begin();
 	else if (n == 2 * call_wanted + 1)
-		raise(SIGUSR1);
+		stepped_end();
 }
 
 static void
@@ -64,8 +62,6 @@ around(struct booking *b)
 	(void)b;
 	stop();
 }
-
-typedef void act_fn(uint64_t seed);
 
 static void
 request(uint64_t seed)
@@ -95,64 +91,25 @@ reclaim(uint64_t seed)
 	stop();
 }
 
-static int
-wait_for(pid_t pid)
-{
-	int status;
-
-	if (waitpid(pid, &status, 0) != pid)
-		book_fail("waitpid", errno, 0);
-	return status;
-}
-
 /* A child that stands before its n-th call; 0: it makes fewer, and is over. */
 static pid_t
-start(act_fn *act, uint64_t seed, uint64_t call)
+start(stepped_fn *act, uint64_t seed, uint64_t call)
 {
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
-			_exit(SKIPPED);
-		call_wanted = call;
-		act(seed);
-		_exit(0);
-	}
-	if (pid < 0)
-		book_fail("fork", errno, 0);
-	int status = wait_for(pid);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED) {
-		printf("race_step: ptrace is not permitted here\n");
-		exit(SKIPPED);
-	}
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP)
-		book_fail("how a child stopped", status, SIGSTOP);
-	return pid;
+	call_wanted = call;
+	return stepped_start(act, seed);
 }
 
 /* Steps a child so far and kills it. false: the call had returned before. */
 static bool
 kill_after(pid_t pid, uint64_t instructions)
 {
-	bool returned = false;
+	bool inside = stepped_kill(pid, instructions);
 
-	for (uint64_t i = 0; i < instructions && !returned; i++) {
-		if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) != 0)
-			book_fail("ptrace", errno, 0);
-		int status = wait_for(pid);
-		if (!WIFSTOPPED(status) || (WSTOPSIG(status) != SIGTRAP && WSTOPSIG(status) != SIGUSR1))
-			book_fail("how a child stopped", status, SIGTRAP);
-		returned = WSTOPSIG(status) == SIGUSR1;
-	}
-	kill(pid, SIGKILL);
-	wait_for(pid);
 	book_read(&test.book);		/* the keeper may be faster than a repair */
 	ledger_lock(&test.f.arena);	/* what the next one to come does */
 	ledger_unlock(&test.f.arena);
 	book_audit(&test.book, false);
-	return !returned;
+	return inside;
 }
 
 static void
@@ -283,13 +240,11 @@ die_before_waking(void)
 		book_fail("fork", errno, 0);
 	while (!(lock_word() & FUTEX_WAITERS) || !is_asleep(sleeper))
 		sched_yield();
-	while (lock_word() != 0) {
-		if (ptrace(PTRACE_SINGLESTEP, holder, NULL, NULL) != 0 || !WIFSTOPPED(wait_for(holder)))
-			book_fail("a holder that gives the lock back", errno, 0);
-	}
+	while (lock_word() != 0)
+		if (!stepped_once(holder))
+			book_fail("a holder that gives the lock back", (int64_t)lock_word(), 0);
 	ledger_lock(&test.f.arena);
-	kill(holder, SIGKILL);
-	wait_for(holder);
+	stepped_end_by_force(holder);
 	ledger_unlock(&test.f.arena);
 	wait_until_over(sleeper);
 }

@@ -113,4 +113,21 @@ fixture_admit(struct fixture *f, uint32_t worker, struct charge *c, uint32_t n, 
 	}
 }
 
+static inline enum ledger_verdict
+fixture_move(struct fixture *f, uint32_t worker, struct inflight **e, const struct metered *used, struct charge *c,
+    uint32_t n, struct demand *d, struct refusal *why)
+{
+	const struct level nothing = { .known = false };
+
+	for (;;) {
+		uint64_t evictions = ledger_evictions(&f->arena);
+		enum ledger_verdict verdict = ledger_move(&f->arena, worker, e, used, c, n, d, f->now, why);
+
+		if (verdict != LEDGER_UNKNOWN)
+			return verdict;
+		if (ledger_load(&f->arena, worker, &c[why->charge], &nothing, evictions, f->now) == LOAD_FULL)
+			return verdict;
+	}
+}
+
 #endif

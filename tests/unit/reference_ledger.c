@@ -406,6 +406,19 @@ take(struct reference *r, const struct look *l, big demand, struct now now, stru
 	part->after = m->full_at;
 }
 
+static void
+fill_in_left(const struct reference *r, const struct charge *c, uint32_t n, struct now now, struct reference_answer *a)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		const struct reference_meter *m = &r->meter[reference_find(r, c[i].id)];
+
+		if (c[i].kind == METER_BUCKET)
+			a->left[i] = (int64_t)units_in(c[i].window_ns - ahead_ns(m, now), c[i].limit, c[i].window_ns);
+		else
+			a->left[i] = (int64_t)most_of(c[i].limit - m->held - (c[i].kind == METER_BUDGET ? m->spent : 0), 0);
+	}
+}
+
 struct reference_answer
 reference_admit(struct reference *r, const struct charge *c, uint32_t n, const struct demand *d, struct now now)
 {
@@ -435,14 +448,7 @@ reference_admit(struct reference *r, const struct charge *c, uint32_t n, const s
 		take(r, &l[i], granted, now, &a.request);
 		a.taken[i] = c[i].mode == MODE_POSTPAID ? 0 : narrow(amount_of(&c[i], granted));
 	}
-	for (uint32_t i = 0; i < n; i++) {
-		const struct reference_meter *m = l[i].m;
-
-		if (c[i].kind == METER_BUCKET)
-			a.left[i] = (int64_t)units_in(c[i].window_ns - ahead_ns(m, now), c[i].limit, c[i].window_ns);
-		else
-			a.left[i] = (int64_t)most_of(c[i].limit - m->held - (c[i].kind == METER_BUDGET ? m->spent : 0), 0);
-	}
+	fill_in_left(r, c, n, now, &a);
 	return a;
 }
 
@@ -452,6 +458,186 @@ static bool
 keeps_what_it_took(const struct reference_meter *m)
 {
 	return m->kind == METER_BUCKET && m->unit == UNIT_REQUESTS;
+}
+
+static big
+used_in_unit(enum meter_unit unit, struct settled used)
+{
+	return unit == UNIT_NUSD ? used.cost_nusd : unit == UNIT_TOKENS ? used.tokens : 0;
+}
+
+/* What the request has used of a meter, having used so much of all. */
+static big
+used_of_meter(const struct reference_meter *m, const struct reference_part *part, struct settled used)
+{
+	if (m->unit == UNIT_REQUESTS)
+		return part->units;
+	return part->closed ? part->paid : part->paid + used_in_unit(m->unit, used) - part->since;
+}
+
+/* A bucket, as if another amount had been taken. */
+static big
+corrected(big full_at, big was, big is, struct now now)
+{
+	return is > was ? most_of(full_at, now.mono_ns) + is - was : full_at + is - was;
+}
+
+static void
+give_back(struct reference *r, const struct reference_part *part)
+{
+	struct reference_meter *m = &r->meter[part->meter];
+
+	CHECK(m->here);
+	if (!keeps_what_it_took(m))
+		m->held -= part->taken;
+	if (m->kind == METER_BUCKET)
+		m->full_at -= part->taken;
+}
+
+/* ---- a move ---- */
+
+static const struct reference_part *
+find_part(const struct reference_request *q, uint32_t meter)
+{
+	for (uint32_t i = 0; i < q->parts; i++)
+		if (q->part[i].meter == meter)
+			return &q->part[i];
+	return NULL;
+}
+
+static bool
+is_charged(const struct reference *r, const struct charge *c, uint32_t n, uint32_t meter)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (reference_find(r, c[i].id) == meter)
+			return true;
+	return false;
+}
+
+/* Of a meter that is not charged any more: is something to be paid? */
+static bool
+stays(const struct reference_meter *m, const struct reference_part *part, bool sent, struct settled used)
+{
+	return sent && m->kind != METER_CONCURRENCY && used_of_meter(m, part, used) > 0;
+}
+
+static bool
+is_crowded(const struct reference *r, const struct reference_request *q, bool sent, struct settled used,
+    const struct charge *c, uint32_t n)
+{
+	uint32_t holds = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		holds += !is_charged(r, c, i, reference_find(r, c[i].id));
+	for (uint32_t i = 0; i < q->parts; i++) {
+		const struct reference_meter *m = &r->meter[q->part[i].meter];
+
+		holds += !is_charged(r, c, n, q->part[i].meter) && !keeps_what_it_took(m) && stays(m, &q->part[i], sent, used);
+	}
+	return holds > CHARGES_MAX;
+}
+
+/* What is to be paid in the end is all that is held. */
+static struct reference_part
+close(struct reference *r, const struct reference_part *old, struct settled used, struct now now)
+{
+	struct reference_part part = *old;
+	struct reference_meter *m = &r->meter[part.meter];
+	big amount = used_of_meter(m, old, used);
+
+	m->used_at = r->tick;
+	if (!old->closed && !keeps_what_it_took(m)) {
+		part.taken = m->kind == METER_BUCKET ? cost_ns(amount, m->limit, m->window_ns) : amount;
+		m->held += part.taken - old->taken;
+		if (m->kind == METER_BUCKET)
+			m->full_at = corrected(m->full_at, old->taken, part.taken, now);
+	}
+	part.closed = true;
+	part.paid = amount;
+	part.units = (int64_t)amount;
+	part.after = m->full_at;
+	return part;
+}
+
+/* The new charge on a meter, of which there may have been an old one. */
+static void
+go_on(struct reference_meter *m, const struct reference_meter *before, struct reference_part *part,
+    const struct reference_part *old, struct settled used, struct now now)
+{
+	part->since = used_in_unit(m->unit, used);
+	if (!old)
+		return;
+	part->paid = used_of_meter(m, old, used);
+	if (m->kind != METER_BUCKET)
+		return;
+	m->full_at = corrected(before->full_at, old->taken, part->taken, now);
+	part->after = m->full_at;
+}
+
+/* Behind the new parts: the old ones that stay. Buckets of requests as far as
+ * there is room for them. */
+static void
+add_old_parts(struct reference *r, const struct reference_request *q, bool sent, struct settled used, struct now now,
+    struct reference_request *out)
+{
+	uint32_t charged = out->parts, others = 0;
+
+	for (uint32_t i = 0; i < q->parts; i++) {
+		const struct reference_meter *m = &r->meter[q->part[i].meter];
+
+		others += !find_part(out, q->part[i].meter) && !keeps_what_it_took(m) && stays(m, &q->part[i], sent, used);
+	}
+	uint32_t room = CHARGES_MAX - charged - others;
+	for (uint32_t i = 0; i < q->parts; i++) {
+		const struct reference_part *old = &q->part[i];
+		struct reference_meter *m = &r->meter[old->meter];
+
+		if (find_part(out, old->meter))
+			continue;
+		if (!stays(m, old, sent, used))
+			give_back(r, old);
+		else if (!keeps_what_it_took(m) || room > 0) {
+			room -= keeps_what_it_took(m);
+			out->part[out->parts++] = close(r, old, used, now);
+		}
+	}
+}
+
+struct reference_answer
+reference_move(struct reference *r, const struct reference_request *q, bool sent, struct settled used,
+    const struct charge *c, uint32_t n, const struct demand *d, struct now now)
+{
+	static struct reference before;
+	struct reference_answer a = { .verdict = LEDGER_CROWDED };
+	struct charge more[CHARGES_MAX];
+
+	if (is_crowded(r, q, sent, used, c, n))
+		return a;
+	before = *r;
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t meter = reference_find(r, c[i].id);
+		const struct reference_part *old = find_part(q, meter);
+
+		more[i] = c[i];
+		if (!old || is_charged(r, c, i, meter))
+			continue;
+		give_back(r, old);
+		if (r->meter[meter].unit != UNIT_REQUESTS)
+			more[i].fixed = narrow(more[i].fixed + used_of_meter(&r->meter[meter], old, used));
+	}
+	a = reference_admit(r, more, n, d, now);
+	if (a.verdict != LEDGER_ADMITTED) {
+		*r = before;
+		return a;
+	}
+	for (uint32_t i = 0; i < a.request.parts; i++) {
+		struct reference_part *part = &a.request.part[i];
+
+		go_on(&r->meter[part->meter], &before.meter[part->meter], part, find_part(q, part->meter), used, now);
+	}
+	add_old_parts(r, q, sent, used, now, &a.request);
+	fill_in_left(r, c, n, now, &a);
+	return a;
 }
 
 static uint64_t
@@ -496,7 +682,7 @@ reference_settle(struct reference *r, const struct reference_request *q, struct 
 	for (uint32_t i = 0; i < q->parts; i++) {
 		const struct reference_part *part = &q->part[i];
 		struct reference_meter *m = &r->meter[part->meter];
-		int64_t amount = m->unit == UNIT_NUSD ? used.cost_nusd : m->unit == UNIT_TOKENS ? used.tokens : part->units;
+		int64_t amount = (int64_t)used_of_meter(m, part, used);
 
 		CHECK(m->here);
 		if (keeps_what_it_took(m)) {
@@ -509,9 +695,7 @@ reference_settle(struct reference *r, const struct reference_request *q, struct 
 			m->spent += amount;
 			m->unbooked &= amount == 0 || m->apart;
 		} else if (m->kind == METER_BUCKET) {
-			big more = cost_ns(amount, m->limit, m->window_ns) - part->taken;
-
-			m->full_at = more > 0 ? most_of(m->full_at, now.mono_ns) + more : m->full_at + more;
+			m->full_at = corrected(m->full_at, part->taken, cost_ns(amount, m->limit, m->window_ns), now);
 		}
 		if (m->kind != METER_CONCURRENCY)
 			m->used_at = r->tick;
@@ -526,11 +710,8 @@ reference_cancel(struct reference *r, const struct reference_request *q, struct 
 		const struct reference_part *part = &q->part[i];
 		struct reference_meter *m = &r->meter[part->meter];
 
-		CHECK(m->here);
-		if (!keeps_what_it_took(m))
-			m->held -= part->taken;
-		if (m->kind == METER_BUCKET)
-			m->full_at -= part->taken;
+		CHECK(!part->closed);
+		give_back(r, part);
 		booked[i] = booking(m, part, 0, m->full_at, now);
 	}
 }

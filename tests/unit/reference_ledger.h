@@ -59,6 +59,8 @@ struct reference_part {
 	int64_t units;
 	enum charge_mode mode;
 	big after;		/* bucket: its level behind the admission */
+	bool closed;		/* it is not charged now */
+	big paid, since;	/* used of it before it was closed last; of all, when it was charged last */
 };
 
 struct reference_request {
@@ -90,6 +92,10 @@ uint32_t reference_find(const struct reference *r, struct meter_id id);
 struct reference_answer reference_admit(struct reference *r, const struct charge *c, uint32_t n,
     const struct demand *d, struct now now);
 	/* All meters are in the list. UNKNOWN if one is not in memory. */
+struct reference_answer reference_move(struct reference *r, const struct reference_request *q, bool sent,
+    struct settled used, const struct charge *c, uint32_t n, const struct demand *d, struct now now);
+	/* The request goes on with these charges, having used so much. On anything
+	 * but ADMITTED nothing changed. */
 void reference_settle(struct reference *r, const struct reference_request *q, struct settled used,
     struct now now, struct ring_charge *booked);
 	/* booked: as many as it has parts, without `step`. */

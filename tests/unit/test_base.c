@@ -51,6 +51,28 @@ siphash_is_the_published_one(void **state)
 	assert_true(zero.lo == UINT64_C(0x44af996bd8c187da) && zero.hi == UINT64_C(0x45fc229b11597634));
 }
 
+/* Words as they come are hashed as their bytes in a row. */
+static void
+a_siphash_of_words_is_that_of_their_bytes(void **state)
+{
+	const uint64_t key[2] = { 7, UINT64_C(0x8000000000000001) };
+	uint64_t words[70];
+	struct siphash_stream s;
+
+	(void)state;
+	for (uint64_t i = 0; i < 70; i++)
+		words[i] = i * UINT64_C(0x9e3779b97f4a7c15);
+	for (size_t n = 0; n <= 70; n++) {
+		struct siphash whole = siphash128(key, (struct slice){ (const char *)words, 8 * n }), pieces;
+
+		siphash_begin(&s, key);
+		for (size_t i = 0; i < n; i++)
+			siphash_word(&s, words[i]);
+		pieces = siphash_end(&s);
+		assert_true(pieces.lo == whole.lo && pieces.hi == whole.hi);
+	}
+}
+
 static void
 numbers_are_whole_and_in_range(void **state)
 {
@@ -237,6 +259,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(slices_compare),
 		cmocka_unit_test(siphash_is_the_published_one),
+		cmocka_unit_test(a_siphash_of_words_is_that_of_their_bytes),
 		cmocka_unit_test(numbers_are_whole_and_in_range),
 		cmocka_unit_test(a_buffer_keeps_its_ceiling),
 		cmocka_unit_test(json_strings_are_escaped),

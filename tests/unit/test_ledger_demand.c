@@ -139,6 +139,20 @@ the_tightest_clamp_counts(void **state)
 	assert_int_equal(why.need, 10);
 }
 
+/* The first charge takes the meter's last units and lowers the demand to its
+ * floor; the second one, of the same meter, needs none. */
+static void
+the_first_that_lowers_to_the_floor_is_named(void **state)
+{
+	struct fixture *f = *state;
+	struct demand d = { .most = 10, .floor = 0, .share = 1 };
+	struct charge c[2] = { sloped(1, 100, 100, 1000), sloped(1, 100, 0, 1000) };
+
+	cancelled(f, admitted_all(f, c, 2, &d));
+	assert_int_equal(d.granted, 0);
+	assert_int_equal(d.lowered_by, 0);
+}
+
 /* A floor above the most is the most; no demand at all is 0. */
 static void
 demands_at_their_ends(void **state)
@@ -522,6 +536,7 @@ main(void)
 		TEST(clamp_lowers_to_a_share_of_what_is_left),
 		TEST(clamp_is_exact),
 		TEST(the_tightest_clamp_counts),
+		TEST(the_first_that_lowers_to_the_floor_is_named),
 		TEST(demands_at_their_ends),
 		TEST(huge_amounts_are_exact_or_never_fit),
 		TEST(clamp_in_a_bucket_of_tokens),

@@ -18,8 +18,11 @@
 #include "gateway/admin.h"
 #include "gateway/routes.h"
 #include "shm/base/clock.h"
+#include "shm/health.h"
 #include "shm/metrics.h"
 #include "store/record.h"
+
+#define NOW_NS (INT64_C(1000000) * NS_PER_S)	/* only targets have to do with it */
 
 static char path[] = "/tmp/weir-test-metrics-XXXXXX";
 static struct arena arena;
@@ -68,7 +71,7 @@ render(void)
 	struct buf out;
 
 	buf_init(&out, 8u << 20);
-	metrics_render(&arena, &settings, &out);
+	metrics_render(&arena, &settings, NOW_NS, &out);
 	assert_false(out.overflow);
 	buf_add_char(&out, '\0');
 	out.n--;
@@ -114,6 +117,9 @@ test_nothing_yet(void **state)
 	expect_line(&text, "weir_settings_version 3");
 	expect_line(&text, "weir_build_info{version=\"" WEIR_VERSION "\"} 1");
 	expect_none(&text, "process=\"");
+	expect_none(&text, "target=\"");
+	expect_line(&text, "weir_targets_ejected_total{reason=\"credential\"} 0");
+	expect_line(&text, "weir_target_reports_lost_total 0");
 	buf_free(&text);
 }
 
@@ -178,6 +184,44 @@ test_counted(void **state)
 	expect_line(&text, "weir_process_up{process=\"keeper\"} 0");
 	expect_none(&text, "process=\"worker-0\"");
 	expect_line(&text, "weir_process_restarts_total{process=\"keeper\"} 0");
+	buf_free(&text);
+}
+
+static void
+report(uint64_t number, const char *name, enum health_why why, bool succeeds, int64_t ago_ns)
+{
+	const struct health_rule rule = { .cooldown_ns = 1, .cooldown_max_ns = 1 };
+	struct health_ref ref = { .id = { 9, number }, .name = name, .row = HEALTH_NO_ROW };
+	struct health_try t = { .worker = 0 };
+	int64_t now = NOW_NS - 10 * NS_PER_S - ago_ns;
+
+	health_eject(&arena, &ref, &t, why, NS_PER_S, now);
+	assert_int_equal(health_probe_take(&arena, &ref, &t, now + 2 * NS_PER_S), true);
+	if (succeeds)
+		health_success(&arena, &ref, &rule, &t, now + 2 * NS_PER_S);
+}
+
+static void
+test_targets(void **state)
+{
+	(void)state;
+	report(1, "provider anthropic", HEALTH_CREDENTIAL, false, 0);
+	report(2, "config eng \"config\"", HEALTH_BUSY, true, 0);
+	/* The config was changed: its target is another one now. */
+	report(3, "config ops config", HEALTH_MONEY, false, 600 * NS_PER_S);
+	report(4, "config ops config", HEALTH_BUSY, true, 0);
+	report(5, "nobody asks for it any more", HEALTH_BUSY, false, HEALTH_UNASKED_NS + 3600 * NS_PER_S);
+	struct buf text = render();
+	expect_line(&text, "weir_target_up{target=\"provider anthropic\"} 0");
+	expect_line(&text, "weir_target_out{target=\"provider anthropic\",reason=\"credential\"} 1");
+	expect_line(&text, "weir_target_up{target=\"config eng \\\"config\\\"\"} 1");
+	expect_none(&text, "weir_target_out{target=\"config");
+	expect_line(&text, "weir_target_up{target=\"config ops config\"} 1");
+	expect_none(&text, "weir_target_up{target=\"config ops config\"} 0");
+	expect_none(&text, "nobody");
+	expect_line(&text, "weir_targets_ejected_total{reason=\"busy\"} 3");
+	expect_line(&text, "weir_targets_ejected_total{reason=\"credential\"} 1");
+	expect_line(&text, "weir_targets_ejected_total{reason=\"failures\"} 0");
 	buf_free(&text);
 }
 
@@ -306,6 +350,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nothing_yet),
 		cmocka_unit_test(test_counted),
+		cmocka_unit_test(test_targets),
 		cmocka_unit_test(test_format),
 		cmocka_unit_test(test_histograms_rise),
 		cmocka_unit_test(test_promtool),

@@ -13,20 +13,18 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "store/catalog.h"
 #include "store/levels.h"
+#include "tests/unit/small_disk.h"
 #include "tests/unit/store_fixture.h"
 
 #define DISK_BYTES (8 << 20)
-#define PAGE_BYTES 4096
 #define MAKERS 4
 
 /* ---- a limit of the size of files ---- */
@@ -136,82 +134,6 @@ a_ledger_that_fails_over_midnight_loses_nothing(void **state)
 /* ---- a disk that is full ---- */
 
 static bool
-file_says(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool written = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	if (fd >= 0)
-		close(fd);
-	return written;
-}
-
-/* A mount namespace, in which others see nothing of what we mount. */
-static bool
-namespace_enter(void)
-{
-	static int entered = -1;
-	char users[64], groups[64];
-
-	snprintf(users, sizeof(users), "%u %u 1", (unsigned)getuid(), (unsigned)getuid());
-	snprintf(groups, sizeof(groups), "%u %u 1", (unsigned)getgid(), (unsigned)getgid());
-	if (entered >= 0)
-		return entered;
-	entered = unshare(CLONE_NEWNS) == 0;
-	if (!entered && unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0)
-		entered = file_says("/proc/self/uid_map", users) && file_says("/proc/self/setgroups", "deny") &&
-		    file_says("/proc/self/gid_map", groups);
-	entered = entered && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
-	return entered;
-}
-
-static void
-disk_mount(struct store *s)
-{
-	char options[64];
-
-	snprintf(options, sizeof(options), "size=%d,mode=0700", DISK_BYTES);
-	if (!namespace_enter() || mount("tmpfs", s->folder, "tmpfs", MS_NOSUID | MS_NODEV, options) != 0) {
-		print_message("no tmpfs can be mounted here: left to the limits of files\n");
-		skip();
-	}
-}
-
-static void
-filler_path(struct store *s, char out[128])
-{
-	store_file(s, "filler", out);
-}
-
-/* Takes all that is left of the disk. */
-static off_t
-disk_fill(struct store *s)
-{
-	static const char page[PAGE_BYTES] = { 1 };
-	off_t bytes = 0;
-	char path[128];
-	int fd;
-
-	filler_path(s, path);
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	assert_true(fd >= 0);
-	while (bytes <= DISK_BYTES && write(fd, page, sizeof(page)) == sizeof(page))
-		bytes += PAGE_BYTES;
-	close(fd);
-	assert_true(bytes > 0 && bytes <= DISK_BYTES);
-	return bytes;
-}
-
-static void
-filler_shrink(struct store *s, off_t bytes)
-{
-	char path[128];
-
-	filler_path(s, path);
-	assert_int_equal(truncate(path, bytes), 0);
-}
-
-static bool
 try_flush_all(struct store *s)
 {
 	uint32_t records = 1;
@@ -238,7 +160,7 @@ teardown_disk(void **state)
 	struct store *s = *state;
 
 	close_writer(s);
-	umount2(s->folder, MNT_DETACH);
+	small_disk_unmount(s->folder);
 	return teardown(state);
 }
 
@@ -252,11 +174,11 @@ a_full_disk_is_survived_at_each_page(void **state)
 	int failures = 0;
 	off_t left;
 
-	disk_mount(s);
+	small_disk_mount(s->folder, DISK_BYTES);
 	open_writer(s);
 	settle(s, 100);
 	flush_all(s);
-	left = disk_fill(s);
+	left = small_disk_fill(s->folder);
 	settle(s, 500);
 	clock_at_ns += A_DAY_NS;	/* and a new environment is needed, too */
 	for (int i = 0; !stored && left > 0; i++) {
@@ -266,8 +188,8 @@ a_full_disk_is_survived_at_each_page(void **state)
 		if (!strstr(why, "make room") || !strstr(why, s->folder))
 			fail_msg("%s", why);
 		failures++;
-		left -= PAGE_BYTES;
-		filler_shrink(s, left);
+		left -= SMALL_DISK_PAGE_BYTES;
+		small_disk_shrink(s->folder, left);
 	}
 	assert_true(stored);
 	assert_true(failures > 20);
@@ -283,17 +205,17 @@ a_store_is_made_when_there_is_room_for_it(void **state)
 	int failures = 0;
 	off_t left;
 
-	disk_mount(s);
-	left = disk_fill(s);
+	small_disk_mount(s->folder, DISK_BYTES);
+	left = small_disk_fill(s->folder);
 	while (!try_open(s) && left > 0) {
 		if (!strstr(why, "make room"))
 			fail_msg("%s", why);
 		failures++;
-		left -= PAGE_BYTES;
-		filler_shrink(s, left);
+		left -= SMALL_DISK_PAGE_BYTES;
+		small_disk_shrink(s->folder, left);
 	}
 	assert_true(failures > 10);
-	filler_shrink(s, 0);
+	small_disk_shrink(s->folder, 0);
 	settle(s, 100);
 	flush_all(s);
 	assert_whole(s);

@@ -20,6 +20,7 @@
 #include "gateway/commands.h"
 #include "gateway/tool_arena.h"
 #include "shm/base/clock.h"
+#include "shm/health.h"
 #include "shm/metrics.h"
 #include "store/records.h"
 #include "tests/unit/tool_fixture.h"
@@ -600,6 +601,61 @@ top_once_is_for_people_too(void **state)
 	expect_mistake(arena_path);
 }
 
+/* As workers tell of them. */
+static void
+eject(uint64_t number, const char *name, enum health_why reason, int64_t for_ns, int64_t ago_ns)
+{
+	struct health_ref ref = { .id = { 9, number }, .name = name, .row = HEALTH_NO_ROW };
+	struct health_try t = { .worker = 0 };
+
+	health_eject(&arena, &ref, &t, reason, for_ns, clock_mono_ns() - ago_ns);
+}
+
+static void
+top_shows_targets_that_are_out(void **state)
+{
+	const struct health_rule rule = { .failures = 2, .cooldown_ns = NS_PER_S, .cooldown_max_ns = NS_PER_S };
+	struct health_ref ref = { .id = { 9, 1 }, .name = "provider well", .row = HEALTH_NO_ROW };
+	struct health_try t = { .worker = 0 };
+
+	(void)state;
+	health_failure(&arena, &ref, &rule, &t, clock_mono_ns());
+	assert_int_equal(TOP("--once", "--interval", "0.01"), 0);
+	assert_null(strstr(out, "TARGET"));
+	eject(2, "provider anthropic", HEALTH_CREDENTIAL, 5 * 3600 * NS_PER_S, 3 * NS_PER_S);
+	eject(3, "config eng \033[2J config.targets[1]", HEALTH_BUSY, NS_PER_MS, 3 * NS_PER_S);
+	eject(4, "", HEALTH_MONEY, 3600 * NS_PER_S, 0);
+	assert_int_equal(TOP("--once", "--interval", "0.01"), 0);
+	expect("TARGET THAT IS OUT");
+	expect("provider anthropic                                  credential ");
+	expect("s  in 4h59m\n");
+	expect("config eng ?[2J config.targets[1]                   busy       ");
+	expect("s  with the next request\n");
+	expect("00000000000000090000000000000004                    money");
+	assert_null(strstr(out, "provider well"));
+	assert_int_equal(TOP("--once", "--interval", "0.01", "--json"), 0);
+	cJSON *json = cJSON_Parse(out), *targets = cJSON_GetObjectItem(json, "targets_out"), *first = cJSON_GetArrayItem(targets, 2);
+	assert_int_equal(cJSON_GetArraySize(targets), 3);
+	assert_string_equal(text(first, "name"), "provider anthropic");
+	assert_string_equal(text(first, "state"), "out");
+	assert_string_equal(text(first, "reason"), "credential");
+	assert_in_range((int64_t)number(first, "out_ms"), 3000, 3000 + 20000);
+	assert_in_range((int64_t)number(first, "over_in_ms"), 18000000 - 3000 - 20000, 18000000 - 3000);
+	assert_int_equal(number(first, "ejections"), 1);
+	assert_string_equal(text(cJSON_GetArrayItem(targets, 1), "state"), "may_be_tried");
+	cJSON_Delete(json);
+	for (uint64_t i = 0; i < 25; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "account %02d", (int)i);
+		eject(100 + i, name, HEALTH_BUSY, 3600 * NS_PER_S, 0);
+	}
+	assert_int_equal(TOP("--once", "--interval", "0.01"), 0);
+	expect("account 18");
+	assert_null(strstr(out, "account 19"));
+	expect("and 8 more\n");
+}
+
 /* Reads the terminal until the words are there. */
 static bool
 terminal_says(int fd, const char *words)
@@ -713,6 +769,7 @@ main(void)
 		TEST(explain_tells_who_refused),
 		TEST(top_shows_rates_and_processes),
 		TEST(top_once_is_for_people_too),
+		TEST(top_shows_targets_that_are_out),
 		TEST(top_gives_the_terminal_back),
 		TEST(top_follows_a_restart),
 	};
