@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
 import { World, envelope, refused, timely } from './harness.mjs';
-import { HARDY, MODEL, conditional, fallback, inline, isAnswerOf, loadbalance, target, walk } from './routes.mjs';
+import { HARDY, conditional, fallback, inline, isAnswerOf, loadbalance, target, walk } from './routes.mjs';
 
 let world, key;
 
@@ -31,8 +31,8 @@ const BAD = [
 	['a negative weight', loadbalance([target('a', { weight: -1 })]), /targets\[0\]\.weight/, /./],
 	['a weight that is no number', loadbalance([target('a', { weight: 'much' })]), /targets\[0\]\.weight/, /./],
 	['a provider that nobody has', fallback(['a', 'nobody']), /targets\[1\]/, /nobody/],
-	['one in the model\'s prefix', { override_params: { model: '@nobody/x' } }, /override_params\.model/, /nobody/],
-	['a mode that there is not', { strategy: { mode: 'race' }, targets: [target('a')] }, /strategy\.mode/, /race/],
+	['one in the model\'s prefix', { override_params: { model: '@nobody/x' } }, /./, /nobody/],
+	['a mode that there is not', { strategy: { mode: 'race' }, targets: [target('a')] }, /strategy\.mode/, /"loadbalance"/],
 	['no mode', { strategy: {}, targets: [target('a')] }, /strategy/, /mode/],
 	['a target that no name has', routed({ conditions: [{ ...always, then: 'z' }], default: 'x' }), /conditions\[0\]\.then/, /"z"/],
 	['a default that no name has', routed({ conditions: [always], default: 'z' }), /default/, /"z"/],
@@ -47,7 +47,7 @@ const BAD = [
 	['too many retries', target('a', { retry: { attempts: 6 } }), /retry\.attempts/, /5/],
 	['retries without a number', target('a', { retry: {} }), /retry/, /attempts/],
 	['a cache without a mode', target('a', { cache: { max_age: 100 } }), /cache/, /mode/],
-	['a cache mode that there is not', target('a', { cache: { mode: 'clever' } }), /cache\.mode/, /clever/],
+	['a cache mode that there is not', target('a', { cache: { mode: 'clever' } }), /cache\.mode/, /"simple"/],
 	['both spellings of a name', target('a', { override_params: { top_p: 1 }, overrideParams: { top_p: 1 } }), /override_?[pP]arams/, /./],
 	['a path that is none', target('a', { drop_params: ['a..b'] }), /drop_params\[0\]/, /./],
 	['parameters that are none', target('a', { override_params: [] }), /override_params/, /object/],
@@ -68,7 +68,7 @@ describe('a request that brings it', () => {
 		});
 
 	test('what is no JSON object', async () => {
-		for (const text of ['{', '[]', '7', '"pc"', 'null', '{"provider":"@a"} x', '{"provider":"@a",}', '{"provider":"\\ud800"}', ''])
+		for (const text of ['{', '[]', '7', '"pc"', 'null', '{"provider":"@a"} x', '{"provider":"@a",}', '{"provider":"\\ud800"}'])
 			assert.equal((await world.ask({ key, headers: [['x-portkey-config', text]] })).status, 400, text);
 		refused(await world.ask({ key, headers: [['x-portkey-config', 'pc-nobody']] }), 400, 'invalid_request_error');
 	});
@@ -133,11 +133,8 @@ test('a pattern that explodes does not hold, and nobody waits for it', async () 
 	}
 });
 
-test('hundreds of conditions are evaluated', async () => {
+test('two hundred conditions are evaluated, to the last', async () => {
 	const conditions = Array.from({ length: 200 }, (_, i) => ({ query: { $and: [{ 'params.model': { $regex: 'sonnet' } }, { 'metadata.n': String(i) }] }, then: 'x' }));
-	const seen = await walk(world, { key, headers: [['x-portkey-metadata', '{"n":"199"}'], inline(routed({ conditions, default: 'y' }))] });
-	assert.ok([200, 400, 431].includes(seen.answer.status), `${seen.answer.status}`);
-	if (seen.answer.status === 200)
-		isAnswerOf(seen, 'a');
-	assert.equal(JSON.parse(seen.answer.body).model ?? MODEL, MODEL);
+	for (const [n, from] of [['199', 'a'], ['200', 'b']])
+		isAnswerOf(await walk(world, { key, headers: [['x-portkey-metadata', JSON.stringify({ n })], inline(routed({ conditions, default: 'y' }))] }), from);
 });

@@ -164,7 +164,7 @@ export class Weir {
 		if (this.exit !== undefined)
 			throw new Error(`weir ended with ${this.exit}:\n${this.stderr}`);
 		const info = this.info();
-		if (info?.pid !== this.process.pid)
+		if (!info || info.pid !== this.process.pid)
 			return false;
 		this.listeners = info.listeners.map((l) => ({ tls: l.tls, host: l.address.replace(/:\d+$/, ''), port: Number(l.address.match(/(\d+)$/)[1]) }));
 		this.adminPort = Number(info.admin.match(/(\d+)$/)[1]);

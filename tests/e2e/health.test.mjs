@@ -182,9 +182,12 @@ for (const mode of ['credential', 'billing', 'permission', 'tier_cap'])
 
 test('a spend limit that a short wait does not cure is out for minutes, whatever its retry-after', () =>
 	within({ health: { failures: 0, failure_percent: 0, cooldown_ms: 10, cooldown_max_ms: 10, account_ms: FOREVER_MS } }, async ({ a, ask, asked }) => {
-		await a.outage('rate_limit', { error: 'spend_cap', headers: [] });
-		isAnswerOf(await ask(), 'b');
+		await a.outage('rate_limit', { error: 'spend_cap' });
+		const first = await ask(), told = Date.now();
+		isAnswerOf(first, 'b');
+		assert.equal(first.at.a[0].status, 429);
 		await a.restore();
+		await until(() => Date.now() - told > 1000, 'as long as its retry-after says');
 		await many(20, async () => isAnswerOf(await ask(), 'b'));
 		assert.equal(await asked('a'), 1);
 	}));

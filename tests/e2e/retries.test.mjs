@@ -5,8 +5,8 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
 import { parseEvents } from './client.mjs';
-import { World, envelope, messageBody, refused, timely, until } from './harness.mjs';
-import { HARDY, fallback, heal, inline, isAnswerOf, newLabel, outages, recordOf, routeOf, target, triesOf, walk } from './routes.mjs';
+import { World, envelope, refused, timely, until } from './harness.mjs';
+import { HARDY, fallback, heal, inline, isAnswerOf, outages, recordOf, routeOf, target, triesOf, walk } from './routes.mjs';
 
 const ROUNDING_MS = 5;	/* two clocks, each in whole milliseconds */
 let world, key;
