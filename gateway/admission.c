@@ -69,10 +69,10 @@ price_request(struct request *r)
 {
 	const struct settings *s = r->plane->settings;
 
+	r->at.demand.share = s->clamp_share;
 	if (r->cache.from_cache)
 		return;		/* nobody is asked */
 	r->at.price = price_find(s->prices, slice_of(r->at.provider->type), r->at.model, r->start_wall_ns);
-	r->at.demand.share = s->clamp_share;
 	r->rec.fixed.held_nusd = 0;
 	if (r->route == ROUTE_COUNT_TOKENS)
 		return;		/* free of charge */
@@ -116,7 +116,7 @@ subject_of(const struct request *r)
 		.key_id = r->key->id, .key_slug = r->key->slug, .workspace = r->key->workspace,
 		.user = slice_of(r->key->user), .provider = slice_of(r->at.provider->slug),
 		.provider_type = slice_of(r->at.provider->type), .model = r->at.model, .metadata = r->rec.metadata,
-		.config = r->config && !r->config_inline ? r->config->slug : SLICE_NONE,
+		.config = r->config->slug,
 	};
 }
 

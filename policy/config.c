@@ -104,8 +104,13 @@ config_new(const struct config_source *from, struct slice json)
 struct config *
 config_parse(struct slice json, const struct config_source *from, struct problems *p)
 {
-	uint32_t before = p->count, levels = config_fields_check(json, from->path, p);
+	uint32_t before = p->count, levels;
 
+	if (json.n > CONFIG_BYTES_MAX) {
+		problem_add(p, from->path, "a config has at most %d bytes", CONFIG_BYTES_MAX);
+		return NULL;
+	}
+	levels = config_fields_check(json, from->path, p);
 	if (levels == 0)
 		return NULL;
 	struct build b = { .config = config_new(from, json), .from = from, .problems = p };
@@ -129,10 +134,6 @@ config_parse_text(struct slice json, const struct config_source *from, struct pr
 {
 	struct json_error why;
 
-	if (json.n > CONFIG_BYTES_MAX) {
-		problem_add(p, from->path, "a config has at most %d bytes", CONFIG_BYTES_MAX);
-		return NULL;
-	}
 	if (!json_check(json, &why)) {
 		problem_add(p, from->path, "not valid JSON at byte %zu: %s", why.offset + 1, why.what);
 		return NULL;

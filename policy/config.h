@@ -27,7 +27,7 @@ struct condition;
 struct params_path;
 struct session_fields;
 
-#define CONFIG_BYTES_MAX 262144		/* of an inline config; a header's bound is lower still */
+#define CONFIG_BYTES_MAX 262144		/* a header's bound is lower still */
 #define CONFIG_LEVELS_MAX 16		/* targets in targets */
 #define CONFIG_NODES_MAX 2048		/* of all levels: the next bounds multiply to more */
 #define CONFIG_TARGETS_MAX 100		/* Portkey's bounds: of the first level, ... */

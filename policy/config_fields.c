@@ -395,7 +395,8 @@ check_mode(struct walk *w, struct slice raw)
 	enum config_mode mode = config_fields_mode(raw);
 
 	if (mode == CONFIG_LEAF)
-		problem_add(w->problems, path_of(w), "must be \"single\", \"fallback\", \"loadbalance\" or \"conditional\"");
+		problem_add(w->problems, path_of(w), "must be \"single\", \"fallback\", \"loadbalance\" or \"conditional\", not %s",
+		    problem_name(raw).text);
 	/* Of the strategy, and of the level that it belongs to. */
 	w->frames[w->depth - 1].mode = mode;
 	w->frames[w->depth - 2].mode = mode;
@@ -582,7 +583,7 @@ check_value(struct walk *w, const struct field *f, enum kind kind, struct slice 
 	else if (kind == MODE)
 		check_mode(w, value);
 	else if (kind == CACHING && !json_string_eq(value, "simple") && !json_string_eq(value, "semantic"))
-		problem_add(w->problems, path_of(w), "must be \"simple\" or \"semantic\"");
+		problem_add(w->problems, path_of(w), "must be \"simple\" or \"semantic\", not %s", problem_name(value).text);
 	else if (kind == HEADER)
 		check_header(w, value);
 	else if (kind == PARAMS)

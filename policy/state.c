@@ -112,7 +112,7 @@ struct find {
 	struct place place;
 	struct state state;
 	uint32_t opaque;		/* depth of a tool's input; 0: none */
-	bool result;			/* the message at hand has a tool's */
+	bool result, thought;		/* the message at hand has a tool's, has thinking */
 	bool answered;			/* something has come behind the assistant's last turn */
 };
 
@@ -137,7 +137,7 @@ find_open(void *arg, uint32_t depth, const char *at)
 	if (depth == DEPTH_BLOCK + 1 && f->place.content && f->place.word == WORD_INPUT)
 		f->opaque = depth;
 	if (depth == DEPTH_MESSAGE)
-		f->result = false;
+		f->result = f->thought = false;
 	place_open(&f->place, depth, at);
 }
 
@@ -160,6 +160,7 @@ message_ends(struct find *f)
 {
 	if (f->place.assistant) {
 		f->state.last_turn = f->state.messages;
+		f->state.last_thought = f->thought;
 		f->state.in_turn = true;
 		f->answered = false;
 		return;
@@ -179,6 +180,7 @@ find_close(void *arg, uint32_t depth, const char *end)
 	if (depth == DEPTH_BLOCK && f->place.content) {
 		f->state.kinds |= is_thought(&f->place) ? STATE_THINKING : f->place.type == TYPE_COMPACTION ? STATE_ENCRYPTED : 0;
 		f->result |= f->place.type == TYPE_TOOL_RESULT;
+		f->thought |= is_thought(&f->place);
 	} else if (depth == DEPTH_MESSAGE) {
 		message_ends(f);
 		f->state.messages++;
@@ -389,7 +391,7 @@ state_strip(const struct body_scan *body, const struct state *state, uint32_t be
 {
 	const struct body_member *thinking = body_find(body, "thinking");
 	uint32_t kinds = state_can_drop(state->kinds) & (before == STATE_ALL ? UINT32_MAX : STATE_THINKING);
-	bool disable = (kinds & STATE_THINKING) && state->in_turn && state->last_turn < before;
+	bool disable = (kinds & STATE_THINKING) && state->in_turn && (state->last_turn < before || !state->last_thought);
 	struct cut_items members = { 0 };
 	struct slice type;
 	struct cut cut;

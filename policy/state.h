@@ -29,6 +29,7 @@ struct state {
 	bool in_turn;		/* the assistant's last turn goes on: its tools have answered, or it is the last message */
 	uint32_t messages;	/* how many there are */
 	uint32_t last_turn;	/* which of them is the assistant's last; if in_turn */
+	bool last_thought;	/* it has thinking in it */
 };
 #define STATE_ALL UINT32_MAX
 
@@ -52,9 +53,9 @@ bool state_strip(const struct body_scan *body, const struct state *state, uint32
 	 * Thinking goes block by block, never a part of one. A turn of the
 	 * assistant in which nothing else was goes as a whole: it said nothing, and
 	 * the API merges its neighbours. With "thinking":{"type":"enabled"...} the
-	 * API wants the block of a turn that goes on, so thinking is disabled for
-	 * this request, and with it the edits of context_management that clear
-	 * thinking.
+	 * API wants the block of a turn that goes on. Where that has none, or has
+	 * none any more, thinking is disabled for this request, and with it the
+	 * edits of context_management that clear thinking.
 	 */
 
 #endif

@@ -207,6 +207,8 @@ what_was_thought_here_stays(void **state)
 	assert_int_equal(found(CLAUDE_CODE(ENABLED, THOUGHT ",", "," SAID("[" THOUGHT "," CALL "]") "," USER("[" RESULT "]"), CLEAR)).last_turn, 3);
 	becomes_before(3, CLAUDE_CODE(ENABLED, THOUGHT ",", "," SAID("[" THOUGHT "," CALL "]") "," USER("[" RESULT "]"), CLEAR),
 	    CLAUDE_CODE(ENABLED, "", "," SAID("[" THOUGHT "," CALL "]") "," USER("[" RESULT "]"), CLEAR));
+	becomes_before(3, CLAUDE_CODE(ENABLED, THOUGHT ",", "," SAID("[" CALL "]") "," USER("[" RESULT "]"), CLEAR),
+	    CLAUDE_CODE("{\"type\":\"disabled\"}", "", "," SAID("[" CALL "]") "," USER("[" RESULT "]"), ""));
 	becomes_before(4, CLAUDE_CODE(ENABLED, THOUGHT ",", "," SAID("[" THOUGHT "," CALL "]") "," USER("[" RESULT "]"), CLEAR),
 	    CLAUDE_CODE("{\"type\":\"disabled\"}", "", "," SAID("[" CALL "]") "," USER("[" RESULT "]"), ""));
 }
