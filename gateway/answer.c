@@ -34,11 +34,20 @@ give_up(struct request *r, const char *why)
 	request_refuse(r, &words, "provider \"%s\": %s", r->at.provider->slug, why);
 }
 
+/* For further attempts; 0: there are none. */
+static uint64_t
+time_left_ms(const struct request *r)
+{
+	uint64_t now_ms = worker_now_ms(r->worker);
+
+	return now_ms < r->deadline_ms ? r->deadline_ms - now_ms : 0;
+}
+
 /* Time until the provider's first header: the attempt's own, within that of all. */
 static uint32_t
 first_byte_ms(const struct request *r)
 {
-	int64_t left_ms = (r->deadline_mono_ns - clock_mono_ns()) / NS_PER_MS;
+	uint64_t left_ms = time_left_ms(r);
 
 	return left_ms < 1 ? 1 : left_ms < r->at.first_byte_ms ? (uint32_t)left_ms : r->at.first_byte_ms;
 }
@@ -102,12 +111,6 @@ on_sent(void *arg)
 /* ---- again, or elsewhere ---- */
 
 static bool
-has_time(const struct request *r)
-{
-	return clock_mono_ns() < r->deadline_mono_ns;
-}
-
-static bool
 may_retry(const struct request *r, int status, bool always)
 {
 	const struct config_retry *retry = &r->at.target->retry;
@@ -115,18 +118,18 @@ may_retry(const struct request *r, int status, bool always)
 	return r->at.retries < retry->attempts && (always || status_set_has(&retry->on_status_codes, status));
 }
 
-/* Could another attempt take the place of one with that outcome? */
-static bool
-may_go_on(struct request *r, int status)
-{
-	return (may_retry(r, status, false) || route_has_more(r, status)) && has_time(r);
-}
-
 /* Whatever becomes of this attempt: nothing follows it. */
 static bool
 is_the_last(const struct request *r)
 {
 	return r->at.retries >= r->at.target->retry.attempts && !r->config->several_targets;
+}
+
+/* Could another attempt take the place of one with that outcome? */
+static bool
+may_go_on(struct request *r, int status)
+{
+	return !is_the_last(r) && (may_retry(r, status, false) || route_has_more(r, status)) && time_left_ms(r) > 0;
 }
 
 static void
@@ -156,7 +159,7 @@ timer_stop(struct request *r)
 static int64_t
 pause_ms(struct request *r, const struct attempt_end *end)
 {
-	int64_t ms = PAUSE_MS << r->at.retries, left_ms = (r->deadline_mono_ns - clock_mono_ns()) / NS_PER_MS;
+	int64_t ms = PAUSE_MS << r->at.retries;
 
 	if (r->at.target->retry.use_retry_after && end->status == 429 && end->retry_after_ms >= 0) {
 		ms = end->retry_after_ms;
@@ -166,7 +169,7 @@ pause_ms(struct request *r, const struct attempt_end *end)
 	} else {
 		ms += (int64_t)(worker_random(r->worker, 0) % (uint64_t)(ms / PAUSE_JITTER + 1));
 	}
-	return ms < left_ms ? ms : -1;
+	return (uint64_t)ms < time_left_ms(r) ? ms : -1;
 }
 
 /* Nothing of the attempt is left but what was written down of it. */
@@ -205,7 +208,7 @@ static bool
 go_on(struct request *r, const struct attempt_end *end)
 {
 	report_failure(r, end);
-	if (end->final || !has_time(r))
+	if (end->final || !time_left_ms(r))
 		return false;
 	int64_t ms = may_retry(r, end->status, end->always_retried) ? pause_ms(r, end) : -1;
 	if (ms < 0 && !route_has_more(r, end->status))
@@ -268,20 +271,21 @@ status_of_type(struct slice type)
 static bool
 has_failed(struct request *r, struct attempt_end *end)
 {
-	*end = (struct attempt_end){ .answered = true, .retry_after_ms = -1 };
-	bool said = r->attempt.tap && usage_tap_error(r->attempt.tap, &end->error);
+	const int status = r->attempt.status;
+	struct slice error = SLICE_NONE;
+	bool said = r->attempt.tap && usage_tap_error(r->attempt.tap, &error);
 
-	end->status = r->attempt.status;
-	if (end->status >= 400) {
+	if (!said && status < 400)
+		return false;
+	*end = (struct attempt_end){ .status = status, .answered = true, .retry_after_ms = -1, .error = error };
+	if (status < 400) {
+		end->status = status_of_type(error);
+		end->in_stream = true;
+	} else {
 		end->retry_after_ms = retry_after_ms(&r->answer_head);
 		end->body = buf_slice(&r->held);
-		return true;
 	}
-	if (said) {
-		end->status = status_of_type(end->error);
-		end->in_stream = true;
-	}
-	return said;
+	return true;
 }
 
 /* A stream that said 200, and before any content that it failed. */
@@ -318,7 +322,7 @@ accept_answer(struct request *r, const struct http1_head *head, int64_t length)
 	r->attempt.accepted = true;
 	if (!r->exchange || exchange_sent(r->exchange))
 		forget_prompt(r);
-	if (head->status < 300)
+	if (r->config->several_targets && head->status < 300)
 		conversation_served(r);
 	if (r->committed_early || relay_head(r, head, length))
 		return true;
@@ -361,7 +365,7 @@ holds(struct request *r, bool sse)
 		return 0;
 	if (r->at.model_remapped)
 		hold |= sse ? HOLD_MODEL : HOLD_WHOLE;
-	if (sse && hold_ms > 0 && (may_retry(r, OVERLOADED, false) || route_may_have_more(r, OVERLOADED)) && has_time(r)) {
+	if (sse && hold_ms > 0 && !is_the_last(r) && (may_retry(r, OVERLOADED, false) || route_may_have_more(r, OVERLOADED)) && time_left_ms(r) > 0) {
 		hold |= HOLD_START;
 		timer_start(r, TIMER_HOLD, hold_ms);
 	}
@@ -549,7 +553,7 @@ on_done(void *arg)
 			return;
 	} else if (failed) {
 		report_failure(r, &end);
-	} else {
+	} else if (r->at.watched) {
 		health_served(r);
 	}
 	enum record_outcome outcome = failed ? OUTCOME_PROVIDER_ERROR : OUTCOME_OK;
@@ -561,7 +565,8 @@ on_done(void *arg)
 		return;
 	relay_span(r, buf_slice(&r->tail));
 	r->rec.fixed.outcome = (uint8_t)outcome;
-	cache_answer_done(r, outcome);
+	if (r->cache.role == CACHE_FETCHES)
+		cache_answer_done(r, outcome);
 	relay_flush(r, true);
 	request_finish(r, outcome, true);
 }

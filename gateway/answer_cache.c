@@ -388,8 +388,6 @@ cache_answer_done(struct request *r, enum record_outcome outcome)
 	struct cache_desk *d = r->worker->cache;
 	struct cache_part *c = &r->cache;
 
-	if (c->role != CACHE_FETCHES)
-		return;
 	if (may_be_kept(r, outcome) && post(r) && c->claimed && d->showing_count < SHOWING_MAX) {
 		memcpy(d->showing[d->showing_count].key, c->key, sizeof(c->key));
 		d->showing[d->showing_count++].until_ms = worker_now_ms(r->worker) + SHOWING_MS;

@@ -59,6 +59,7 @@ void cache_answer_more(struct request *r, struct slice span);
 void cache_answer_failed(struct request *r);
 	/* What came of it is not kept. */
 void cache_answer_done(struct request *r, enum record_outcome outcome);
+	/* Of one that fetches: its answer has come whole. */
 void cache_leave(struct request *r);
 	/* The request is over. */
 

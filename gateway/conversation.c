@@ -64,6 +64,7 @@ conversation_begin(struct request *r)
 	struct session s;
 	uint32_t word;
 
+	*c = (struct conversation){ .known = false };
 	s = session_find(r->known.session_id, r->asked, r->rec.key_id, session_key);
 	c->known = s.source != SESSION_NONE;
 	if (!c->known)
@@ -168,9 +169,6 @@ conversation_enter(struct request *r)
 {
 	struct conversation *c = &r->conversation;
 
-	r->at.asked = r->asked;
-	if (!r->config->several_targets)
-		return true;
 	r->at.account = account_of(r, r->at.provider, r->at.target);
 	if (!c->placed) {		/* a new one, or one that nobody remembers: if anybody has it, it is the first that is asked */
 		c->placed = true;
@@ -189,7 +187,7 @@ conversation_served(struct request *r)
 	struct conversation *c = &r->conversation;
 	struct place place = c->place;
 
-	if (!c->known || !r->config->several_targets || r->route != ROUTE_MESSAGES)
+	if (!c->known || r->route != ROUTE_MESSAGES)
 		return;
 	if (r->at.account != place.account) {
 		const struct state *s = &c->state;

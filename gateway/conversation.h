@@ -12,7 +12,7 @@
  * of other accounts cannot be used. Its client will go on sending thinking of the
  * account that it came from, so that is left out of all further turns.
  *
- * Only configs with several targets look at any of this.
+ * All of this is for configs with several targets only.
  */
 #ifndef WEIR_GATEWAY_CONVERSATION_H
 #define WEIR_GATEWAY_CONVERSATION_H
@@ -53,8 +53,8 @@ bool conversation_fits(const struct request *r, const struct config_target *t);
 void conversation_reason(const struct request *r, struct buf *out);
 	/* Why it fits only where it came from, in words. */
 bool conversation_enter(struct request *r) MUST_CHECK;
-	/* At a target: at.asked is what the client asked, without what this account
-	 * would not understand. false: no memory. */
+	/* At a target: leaves out of at.asked, which is what the client asked, what
+	 * this account would not understand. false: no memory. */
 void conversation_served(struct request *r);
 	/* This target has answered: the conversation is there. */
 

@@ -6,35 +6,51 @@
 
 #include "upstream/wire/http1.h"
 
-/* X(member, name): the first of a name counts. Names of one length stand together. */
-#define KNOWN_HEADERS(X) \
+/* OF(length) heads the names that have it; X(member, name): the first of a name counts. */
+#define KNOWN_HEADERS(OF, X) \
+	OF(9) \
 	X(api_key, "x-api-key") \
+	OF(10) \
 	X(user_agent, "user-agent") \
+	OF(11) \
 	X(traceparent, "traceparent") \
+	OF(12) \
 	X(content_type, "content-type") \
+	OF(13) \
 	X(authorization, "authorization") \
 	X(cache_control, "cache-control") \
+	OF(14) \
 	X(beta, "anthropic-beta") \
+	OF(15) \
 	X(debug, "x-portkey-debug") \
+	OF(16) \
 	X(content_encoding, "content-encoding") \
 	X(config, "x-portkey-config") \
+	OF(17) \
 	X(portkey_api_key, "x-portkey-api-key") \
 	X(anthropic_version, "anthropic-version") \
+	OF(18) \
 	X(metadata, "x-portkey-metadata") \
 	X(provider, "x-portkey-provider") \
 	X(trace_id, "x-portkey-trace-id") \
+	OF(21) \
 	X(virtual_key, "x-portkey-virtual-key") \
 	X(custom_host, "x-portkey-custom-host") \
+	OF(24) \
 	X(session_id, "x-claude-code-session-id") \
+	OF(25) \
 	X(cache_namespace, "x-portkey-cache-namespace") \
 	X(request_timeout, "x-portkey-request-timeout") \
 	X(forward_headers, "x-portkey-forward-headers") \
+	OF(29) \
 	X(cache_refresh, "x-portkey-cache-force-refresh")
 
 struct known_headers {
+#define OF(length)
 #define X(member, name) struct slice member;
-	KNOWN_HEADERS(X)
+	KNOWN_HEADERS(OF, X)
 #undef X
+#undef OF
 };
 
 void headers_find(const struct http1_head *head, struct known_headers *out);

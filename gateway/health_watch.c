@@ -73,7 +73,7 @@ breaker_of(const struct request *r, const struct config_target *t)
 static bool
 is_watched(const struct request *r, const struct config_target *t)
 {
-	return r->config->several_targets || breaker_of(r, t);
+	return r->config->several_targets || (t->breaker && r->config->slug.n);
 }
 
 /* ---- looking ---- */
@@ -128,13 +128,14 @@ take(struct request *r, struct health_ref *ref, struct health_try *t, int64_t no
 bool
 health_enter(struct request *r)
 {
-	struct health_watch *h = &r->at.health;
+	struct health_watch *h = &r->health;
 	int64_t now_ns;
 
 	if (!is_watched(r, r->at.target))
 		return true;
 	now_ns = clock_mono_ns();
-	h->on = true;
+	r->at.watched = true;
+	*h = (struct health_watch){ .breaker = NULL };
 	h->account = &plane_provider(r->plane, r->at.provider)->health;
 	h->breaker = breaker_of(r, r->at.target);
 	h->model = model_ref(r, r->at.provider, r->at.model);
@@ -145,24 +146,24 @@ health_enter(struct request *r)
 void
 health_leave(struct request *r)
 {
-	struct health_watch *h = &r->at.health;
+	struct health_watch *h = &r->health;
 	struct arena *a = r->worker->arena;
 
-	if (!h->on)
+	if (!r->at.watched)
 		return;
 	health_probe_drop(a, h->account, &h->at_account);
 	health_probe_drop(a, &h->model, &h->at_model);
 	if (h->breaker)
 		health_probe_drop(a, h->breaker, &h->at_breaker);
-	h->on = false;
+	r->at.watched = false;
 }
 
 void
 health_begins(struct request *r)
 {
-	struct health_watch *h = &r->at.health;
+	struct health_watch *h = &r->health;
 
-	if (h->on)
+	if (r->at.watched)
 		h->at_account.began_mono_ns = h->at_model.began_mono_ns = h->at_breaker.began_mono_ns = clock_mono_ns();
 }
 
@@ -203,7 +204,7 @@ struct names {
 static void
 name_rows(struct request *r, struct names *n)
 {
-	struct health_watch *h = &r->at.health;
+	struct health_watch *h = &r->health;
 
 	struct slice account = plane_provider(r->plane, r->at.provider)->account;
 
@@ -221,7 +222,7 @@ name_rows(struct request *r, struct names *n)
 static void
 forget_names(struct request *r)
 {
-	struct health_watch *h = &r->at.health;
+	struct health_watch *h = &r->health;
 
 	h->account->name = h->model.name = NULL;
 	if (h->breaker)
@@ -237,12 +238,12 @@ end_tries(struct health_watch *h)
 void
 health_served(struct request *r)
 {
-	struct health_watch *h = &r->at.health;
+	struct health_watch *h = &r->health;
 	struct health_rule rule;
 	struct arena *a = r->worker->arena;
 	int64_t now_ns;
 
-	if (!h->on)
+	if (!r->at.watched)
 		return;
 	now_ns = clock_mono_ns();
 	rule = rule_of(r);
@@ -277,7 +278,7 @@ is_about_money(const struct attempt_end *end)
 static void
 account_out(struct request *r, enum health_why why, int64_t now_ns)
 {
-	struct health_watch *h = &r->at.health;
+	struct health_watch *h = &r->health;
 	int64_t for_ns = r->plane->settings->health.account_ms * NS_PER_MS;
 
 	log_warn("provider %s is out for %lld s: %s", r->at.provider->slug, (long long)(for_ns / NS_PER_S),
@@ -289,7 +290,7 @@ account_out(struct request *r, enum health_why why, int64_t now_ns)
 static void
 told_to_wait(struct request *r, const struct attempt_end *end, int64_t now_ns)
 {
-	struct health_watch *h = &r->at.health;
+	struct health_watch *h = &r->health;
 	int64_t for_ns = end->retry_after_ms < 0 ? UNTOLD_WAIT_NS : end->retry_after_ms * NS_PER_MS;
 
 	health_eject(r->worker->arena, &h->model, &h->at_model, HEALTH_BUSY, for_ns < TOLD_TO_WAIT_NS_MAX ? for_ns : TOLD_TO_WAIT_NS_MAX,
@@ -308,7 +309,7 @@ is_failure(const struct attempt_end *end)
 static void
 report_breaker(struct request *r, const struct attempt_end *end, int64_t now_ns)
 {
-	struct health_watch *h = &r->at.health;
+	struct health_watch *h = &r->health;
 	struct health_rule rule = breaker_rule(r);
 
 	if (status_set_has(&r->at.target->breaker->failure_status_codes, end->status))
@@ -321,14 +322,14 @@ report_breaker(struct request *r, const struct attempt_end *end, int64_t now_ns)
 void
 health_failed(struct request *r, const struct attempt_end *end)
 {
-	struct health_watch *h = &r->at.health;
+	struct health_watch *h = &r->health;
 	bool own_credential = r->at.endpoint == &r->own_endpoint || r->at.target->api_key.n;
 	struct arena *a = r->worker->arena;
 	struct health_rule rule;
 	struct names names;
 	int64_t now_ns;
 
-	if (!h->on || end->final)
+	if (!r->at.watched || end->final)
 		return;
 	now_ns = clock_mono_ns();
 	rule = rule_of(r);

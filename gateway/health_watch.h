@@ -26,7 +26,6 @@ struct request;
 
 /* At the target at hand. */
 struct health_watch {
-	bool on;
 	struct health_ref *account, *breaker;	/* the plane's, which know where they are; breaker NULL: none */
 	struct health_ref model;
 	struct health_try at_account, at_model, at_breaker;

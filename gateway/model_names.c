@@ -18,9 +18,12 @@ bool
 model_allowed(const struct request *r, struct slice model)
 {
 	const struct settings *s = r->plane->settings;
-	const struct setting_workspace *w = s->workspaces_count > 0 ? settings_workspace(s, r->key->workspace) : NULL;
+	const struct setting_workspace *w;
 
-	return key_model_allowed(r->key, model) && (!w || matches_any(w->allowed_models, w->allowed_models_count, model));
+	if (!key_model_allowed(r->key, model))
+		return false;
+	w = s->workspaces_count > 0 ? settings_workspace(s, r->key->workspace) : NULL;
+	return !w || matches_any(w->allowed_models, w->allowed_models_count, model);
 }
 
 bool

@@ -17,9 +17,12 @@ open_providers(struct plane *p, struct upstream *u, char *why, size_t why_size)
 		p->providers[i].slug = slice_of(v->slug);
 		p->providers[i].type = slice_of(v->type);
 		p->providers[i].account = slice_of(v->account ? v->account : v->slug);
+		buf_init(&p->providers[i].answer_lines, 1024);
+		buf_printf(&p->providers[i].answer_lines, "x-portkey-provider: %s\r\nx-weir-provider: %s\r\n", v->type, v->slug);
 		if (!endpoint_open(&p->providers[i].endpoint, u, v, SLICE_NONE, NULL, why, why_size))
 			return false;
 	}
+	p->default_provider = s->default_provider ? settings_provider(s, slice_of(s->default_provider)) : NULL;
 	return true;
 }
 
@@ -98,8 +101,10 @@ plane_put(struct plane *p)
 {
 	if (!p || --p->refs > 0)
 		return;
-	for (uint32_t i = 0; p->providers && i < p->settings->providers_count; i++)
+	for (uint32_t i = 0; p->providers && i < p->settings->providers_count; i++) {
 		endpoint_close(&p->providers[i].endpoint);
+		buf_free(&p->providers[i].answer_lines);
+	}
 	for (uint32_t i = 0; p->targets && i < p->targets_count; i++)
 		endpoint_close(&p->targets[i].endpoint);
 	free(p->providers);

@@ -19,6 +19,7 @@ struct plane_provider {		/* of the setting with the same index */
 	struct endpoint endpoint;
 	struct slice slug, type;	/* the setting's, with their lengths */
 	struct slice account;		/* whose state it knows: its own name, if none is set */
+	struct buf answer_lines;	/* of its answers' heads: who it is */
 	struct health_ref health;	/* of the account */
 	uint64_t count_again_ms;	/* when it may be asked to count again; it failed to */
 };
@@ -33,6 +34,7 @@ struct plane {
 	uint32_t refs;
 	struct settings *settings;
 	struct plane_provider *providers;
+	const struct setting_provider *default_provider;	/* NULL: none */
 	struct plane_target *targets;	/* of all configs ... */
 	uint32_t *first;		/* ... from here on those of the config with that index */
 	uint32_t targets_count;

@@ -30,7 +30,7 @@ digits_of(uint64_t value)
 
 /* In place, two digits at a time: heads are full of numbers. */
 void
-text_int(struct text *t, int64_t value)
+text_number(struct text *t, int64_t value)
 {
 	static const char pairs[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
 	    "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
@@ -72,18 +72,14 @@ add_target(struct text *t, const struct request *r)
 {
 	int32_t retries = account_retries(r);
 
-	text_add(t, SLICE("x-portkey-last-used-option-index: "));
-	text_add(t, r->rec.target);
-	text_add(t, retries < 0 ? SLICE("\r\nx-portkey-retry-attempt-count: -") : SLICE("\r\nx-portkey-retry-attempt-count: "));
+	text_header(t, SLICE("x-portkey-last-used-option-index"), r->rec.target);
+	text_add(t, retries < 0 ? SLICE("x-portkey-retry-attempt-count: -") : SLICE("x-portkey-retry-attempt-count: "));
 	text_int(t, retries < 0 ? -retries : retries);
-	text_add(t, SLICE("\r\nx-portkey-cache-status: "));
-	text_str(t, record_cache_name((enum record_cache)r->rec.fixed.cache));
 	text_add(t, SLICE("\r\nx-weir-attempts: "));
 	text_int(t, r->rec.fixed.attempts);
-	text_add(t, SLICE("\r\n"));
+	text_header(t, SLICE("\r\nx-portkey-cache-status"), slice_of(record_cache_name((enum record_cache)r->rec.fixed.cache)));
 	if (r->at.provider) {
-		text_header(t, SLICE("x-portkey-provider"), plane_provider(r->plane, r->at.provider)->type);
-		text_header(t, SLICE("x-weir-provider"), r->rec.provider);
+		text_add(t, buf_slice(&plane_provider(r->plane, r->at.provider)->answer_lines));
 		text_header(t, SLICE("x-weir-model"), r->at.model);
 	}
 	if (!r->rec.config.n)

@@ -61,8 +61,18 @@ text_header(struct text *t, struct slice name, struct slice value)
 	t->n += name.n + value.n + 4;
 }
 
-void text_int(struct text *t, int64_t value);
+void text_number(struct text *t, int64_t value);
+	/* text_int(), of any size. */
+static inline void
+text_int(struct text *t, int64_t value)
+{
 	/* Decimal; not negative. */
+	if ((uint64_t)value > 9 || t->n == t->room)
+		text_number(t, value);
+	else
+		t->p[t->n++] = (char)('0' + value);
+}
+
 static inline struct slice
 text_slice(const struct text *t)
 {

@@ -89,10 +89,9 @@ struct request {
 	struct body_scan *asked;	/* the client's own body */
 	struct slice model_requested;	/* bare text; none: the body names none */
 	struct slice model_named;	/* what it stands for, if it is an alias; may have "@slug/" ahead */
-	struct conversation conversation;	/* if there are several targets */
 	uint64_t random[2];		/* if the walk draws */
 	uint32_t preferred;		/* number of a target, or ROUTE_ANY */
-	int64_t deadline_mono_ns;	/* no attempt begins later */
+	uint64_t deadline_ms;		/* worker_now_ms(): no attempt begins later */
 	struct inflight *page;
 
 	/* What holds for the target that it is at; anew for each: target_enter(). */
@@ -117,7 +116,7 @@ struct request {
 		size_t pieces_count;
 		uint32_t retries;		/* attempts after the first */
 		uint32_t retry_waited_ms;	/* because its answers said so */
-		struct health_watch health;
+		bool watched;			/* `health` is valid */
 	} at;
 	int passed_status;		/* with STEP_PASS */
 	struct endpoint own_endpoint;	/* of a host or a credential that the request brought */
@@ -150,7 +149,6 @@ struct request {
 		uint8_t holding;	/* enum hold: why its bytes wait in `held` */
 		struct slice error;	/* what went wrong with it */
 	} attempt;
-	struct http1_head answer_head;	/* the provider's */
 	struct cache_part cache;
 
 	/* What the client gets. */
@@ -180,6 +178,9 @@ struct request {
 	struct known_headers known;	/* with the head */
 	struct refusal_words deferred;	/* with is_deferred */
 	struct slice deferred_message;
+	struct conversation conversation;	/* if there are several targets */
+	struct health_watch health;	/* with at.watched */
+	struct http1_head answer_head;	/* the provider's, with attempt.status */
 	struct route_walk walk;		/* with target */
 	struct condition_facts conditions;	/* with config */
 };
@@ -234,7 +235,8 @@ void account_attempt(struct request *r, enum record_outcome outcome, bool last);
 	/* The attempt is over: what it used joins what the request has used, and if
 	 * it is not the only one, it joins the record's tries. Once. */
 int64_t account_price(struct request *r, const struct usage *u, bool *estimated);
-	/* What that usage costs at the target at hand, nano-dollars. */
+	/* What that usage costs at the target at hand, nano-dollars. estimated is
+	 * set if that is not sure, and never cleared. */
 int32_t account_retries(const struct request *r);
 	/* At the target at hand; -1: it fails all the same. */
 void account_progress(struct request *r);

@@ -709,8 +709,11 @@ settings_provider(const struct settings *s, struct slice slug)
 const struct setting_provider *
 settings_provider_of(const struct settings *s, const struct config_target *t)
 {
-	const struct setting_provider *found = t->provider.n ? settings_provider(s, t->provider) : NULL;
+	const struct setting_provider *found;
 
+	if (!t->provider.n)
+		return NULL;
+	found = settings_provider(s, t->provider);
 	if (found || !t->provider_plain)
 		return found;
 	for (uint32_t i = 0; i < s->providers_count; i++) {

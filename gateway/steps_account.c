@@ -10,8 +10,6 @@
 #include "shm/base/clock.h"
 #include "shm/metrics.h"
 
-_Static_assert(TOKENS_WEB_SEARCHES == TOKENS_CLASSES - 1, "total_of() sums what comes before it");
-
 /* A stream that broke off before its message_delta reported no output tokens
  * but those of message_start. A token has about four bytes of text in English
  * and fewer elsewhere: three err on the side of too many. */
@@ -40,30 +38,24 @@ usage_so_far(const struct request *r, struct usage *cut, bool *estimated)
 int64_t
 account_price(struct request *r, const struct usage *u, bool *estimated)
 {
+	bool unsure;
+	int64_t cost_nusd;
+
 	if (!r->at.price || r->route != ROUTE_MESSAGES)
 		return 0;
-	return price_cost_nusd(r->plane->settings->prices, r->at.price, slice_of(r->at.provider->type), u,
-	    r->start_wall_ns, estimated);
-}
-
-/* What meters of tokens are charged: all but the searches. */
-static int64_t
-total_of(const int64_t tokens[TOKENS_CLASSES])
-{
-	int64_t total = 0;
-
-	for (int c = 0; c < TOKENS_WEB_SEARCHES; c++)	/* the last class; each is at most USAGE_TOKENS_MAX */
-		total += tokens[c];
-	return total;
+	cost_nusd = price_cost_nusd(r->plane->settings->prices, r->at.price, slice_of(r->at.provider->type), u, r->start_wall_ns, &unsure);
+	*estimated |= unsure;
+	return cost_nusd;
 }
 
 static void
 add_used(struct metered *to, int64_t cost_nusd, const int64_t tokens[TOKENS_CLASSES])
 {
 	to->cost_nusd += cost_nusd;
-	to->total_tokens += total_of(tokens);
-	for (int c = 0; c < TOKENS_CLASSES; c++)
+	for (int c = 0; c < TOKENS_CLASSES; c++) {
 		to->tokens[c] += tokens[c];
+		to->total_tokens += c == TOKENS_WEB_SEARCHES ? 0 : tokens[c];	/* what meters of tokens are charged */
+	}
 }
 
 /* Of an attempt that a provider may have read and that reported nothing, on top of
@@ -152,15 +144,15 @@ static void
 note_try(struct request *r, int64_t cost_nusd)
 {
 	const struct attempt *a = &r->attempt;
+	char *p = (char *)(uintptr_t)r->rec.tries.p;
+
+	if (!p && !a->error.n && a->status < 400)
+		return;
 	const struct record_try one = {
 		.status = (uint16_t)a->status, .ms = (uint32_t)(worker_now_ms(r->worker) - a->begin_ms), .cost_nusd = cost_nusd,
 		.target = r->rec.target, .provider = r->rec.provider, .model = r->at.model, .error = a->error,
 	};
-	char *p = (char *)(uintptr_t)r->rec.tries.p;
-
 	if (!p) {
-		if (!a->error.n && a->status < 400)
-			return;
 		p = scratch_alloc(&r->mem, RECORD_TRIES_BYTES);
 		if (!p)
 			return;

@@ -137,6 +137,9 @@ static enum step
 forbid_inline(struct request *r)
 {
 	const struct known_headers *k = &r->known;
+
+	if (!r->plane->settings->saved_configs_only)
+		return STEP_NEXT;
 	const struct { bool here; const char *code, *field, *what; } rows[] = {
 		{ k->config.n && k->config.p[0] == '{', "inline_config_blocked", "x-portkey-config", "a config of your own" },
 		{ k->provider.n && k->provider.p[0] != '@', "inline_provider_blocked", "x-portkey-provider", "a provider without \"@\"" },
@@ -144,8 +147,6 @@ forbid_inline(struct request *r)
 		{ k->forward_headers.n > 0, "inline_forward_headers_blocked", "x-portkey-forward-headers", "headers to forward" },
 	};
 
-	if (!r->plane->settings->saved_configs_only)
-		return STEP_NEXT;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		if (!rows[i].here)
 			continue;

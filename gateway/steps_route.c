@@ -100,13 +100,14 @@ choose_provider(struct request *r, const struct plane_target *known, struct slic
 	const struct settings *s = r->plane->settings;
 	const struct config_target *t = r->at.target;
 
-	r->at.provider = known ? known->provider : settings_provider_of(s, t);
+	r->at.provider = known ? known->provider : t->provider.n ? settings_provider_of(s, t) : NULL;
 	if (!r->at.provider && !t->provider.n) {
 		struct slice slug = provider_asked(r, from_model);
 
-		if (!slug.n && s->default_provider)
-			slug = slice_of(s->default_provider);
-		r->at.provider = slug.n ? settings_provider(s, slug) : model_provider(r, r->at.model);
+		if (slug.n)
+			r->at.provider = settings_provider(s, slug);
+		else
+			r->at.provider = r->plane->default_provider ? r->plane->default_provider : model_provider(r, r->at.model);
 		if (!r->at.provider && slug.n) {
 			request_refuse(r, &invalid, "there is no provider \"%.*s\"", slug.n > 100 ? 100 : (int)slug.n, slug.p);
 			return STEP_STOP;
@@ -280,7 +281,7 @@ check_model(struct request *r)
 		model_refuse(r, &forbidden, "is not allowed for this API key");
 		return STEP_STOP;
 	}
-	if (model_offered(r->at.provider, r->at.model))
+	if (!r->at.provider->models_count || model_offered(r->at.provider, r->at.model))
 		return STEP_NEXT;
 	if (route_has_more(r, not_found.status)) {
 		r->passed_status = not_found.status;
@@ -340,18 +341,19 @@ target_enter(struct request *r, const struct config_target *t)
 		return STEP_STOP;
 	if ((step = check_model(r)) != STEP_NEXT)
 		return step;
-	if (!health_enter(r)) {		/* somebody else probes it by now */
+	if ((t->breaker || r->config->several_targets) && !health_enter(r)) {		/* somebody else probes it by now */
 		r->passed_status = 503;
 		return STEP_PASS;
 	}
-	if (!conversation_enter(r)) {
+	r->at.asked = r->asked;
+	if (r->config->several_targets && !conversation_enter(r)) {
 		request_refuse(r, &invalid, "the request is too large");
 		return STEP_STOP;
 	}
 	if (make_body(r) == STEP_STOP || set_model(r) == STEP_STOP || check_numbers(r) == STEP_STOP)
 		return STEP_STOP;
 	choose_time(r);
-	if ((step = cache_step(r)) != STEP_NEXT)
+	if ((t->cache.mode != CONFIG_CACHE_OFF || r->cache.role != CACHE_ASIDE) && (step = cache_step(r)) != STEP_NEXT)
 		return step;
 	return step_admit(r);
 }
@@ -447,6 +449,23 @@ route_on(struct request *r, int status)
 static enum route_step
 begin(struct request *r)
 {
+	if (r->config->nodes_count == 1) {	/* there is no choice */
+		r->walk.config = r->config;
+		r->walk.target = &r->config->targets[0];
+		r->walk.steps = 0;
+		return ROUTE_TARGET;
+	}
+	r->conditions = (struct condition_facts){
+		.metadata = r->rec.metadata, .params = r->asked, .pathname = route_rows[r->route].path,
+	};
+	r->preferred = ROUTE_ANY;
+	if (r->config->has_choice) {
+		r->random[0] = worker_random(r->worker, 0);
+		r->random[1] = worker_random(r->worker, 1);
+	}
+	r->conversation.known = false;
+	if (r->config->several_targets)
+		conversation_begin(r);
 	const struct route_facts facts = facts_of(r);
 	enum route_step step = route_begin(&r->walk, r->config, &facts);
 
@@ -462,16 +481,6 @@ begin(struct request *r)
 void
 route_start(struct request *r)
 {
-	r->deadline_mono_ns = r->start_mono_ns + r->plane->settings->routing.total_ms * NS_PER_MS;
-	r->conditions = (struct condition_facts){
-		.metadata = r->rec.metadata, .params = r->asked, .pathname = route_rows[r->route].path,
-	};
-	r->preferred = ROUTE_ANY;
-	if (r->config->has_choice) {
-		r->random[0] = worker_random(r->worker, 0);
-		r->random[1] = worker_random(r->worker, 1);
-	}
-	if (r->config->several_targets)
-		conversation_begin(r);
+	r->deadline_ms = worker_now_ms(r->worker) + r->plane->settings->routing.total_ms;
 	walk_on(r, begin(r));
 }

@@ -41,8 +41,8 @@ int64_t price_cost_nusd(const struct price_book *b, const struct price_row *r,
 	/* The whole answer: iterations, steps by prompt length, geo, speed,
 	 * batch, searches. `r`: of the model that was sent; not NULL. Parts of
 	 * other models are priced by their own rows at that time, those without
-	 * one by the provider's dearest. estimated is set if a part had no
-	 * confirmed price of its own, or the bill is known to differ from list. */
+	 * one by the provider's dearest. estimated: a part had no confirmed
+	 * price of its own, or the bill is known to differ from list. */
 
 #define PRICE_IMAGE_TOKENS 5000	/* an image has at most 4,784: it is scaled down to 2,576 pixels */
 

@@ -113,7 +113,7 @@ scratch_dup(struct scratch *s, struct slice from)
 }
 
 void
-scratch_reset(struct scratch *s)
+scratch_release(struct scratch *s)
 {
 	for (struct scratch_block *b = s->head, *next; b; b = next) {
 		next = b->next;

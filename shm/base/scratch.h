@@ -50,8 +50,15 @@ scratch_alloc(struct scratch *s, size_t n)
 
 char *scratch_dup(struct scratch *s, struct slice from) MUST_CHECK;
 	/* A copy with a NUL behind it. */
-void scratch_reset(struct scratch *s);
+void scratch_release(struct scratch *s);
+	/* scratch_reset(), when there is some. */
+static inline void
+scratch_reset(struct scratch *s)
+{
 	/* All memory goes back; small blocks to the process's pool, large ones
 	 * (a body of megabytes) to the system. */
+	if (s->head)
+		scratch_release(s);
+}
 
 #endif

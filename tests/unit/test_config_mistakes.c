@@ -42,7 +42,7 @@ test_not_yet_supported(void **state)
 }
 
 #define SLUG_RULE "(1 to 64 of A-Z a-z 0-9 . _ -)\n"
-#define MODE_RULE "must be \"single\", \"fallback\", \"loadbalance\" or \"conditional\"\n"
+#define MODE_RULE "must be \"single\", \"fallback\", \"loadbalance\" or \"conditional\", not \"sngle\"\n"
 
 static void
 test_values(void **state)
@@ -108,7 +108,7 @@ test_more_values(void **state)
 		    "retry.use_retry_after_header: given twice, in its two spellings\n" },
 		{ "{\"cache\":{}}", "cache: needs \"mode\"\n" },
 		{ "{\"cache\":{\"mode\":true}}", "cache.mode: must be a string, not true\n" },
-		{ "{\"cache\":{\"mode\":\"smple\"}}", "cache.mode: must be \"simple\" or \"semantic\"\n" },
+		{ "{\"cache\":{\"mode\":\"smple\"}}", "cache.mode: must be \"simple\" or \"semantic\", not \"smple\"\n" },
 		{ "{\"cache\":{\"mode\":\"simple\",\"max_age\":-1}}", "cache.max_age: must be a whole number, 0 or more\n" },
 		{ "{\"targets\":[{\"weight\":\"1\"}]}", "targets[0].weight: must be a number, not a string\n" },
 		{ "{\"targets\":[{\"weight\":-1},{\"weight\":-0},{\"weight\":1e400},{\"weight\":1000000001}]}",
