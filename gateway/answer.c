@@ -480,7 +480,6 @@ finish_late(struct request *r)
 	struct json_error why;
 	char type_text[64] = "api_error";
 
-	r->keep_alive = false;
 	r->rec.fixed.outcome = OUTCOME_PROVIDER_ERROR;
 	if (json_check(body, &why) && json_get(body, "error", &error) && json_get(error, "type", &type) &&
 	    json_get(error, "message", &message)) {
@@ -491,9 +490,9 @@ finish_late(struct request *r)
 			memcpy(type_text, "api_error", sizeof("api_error"));
 		else
 			type_text[json_unescape(type, type_text, sizeof(type_text))] = '\0';
-		relay_error_event(r, type_text, n == SIZE_MAX ? fallback : (struct slice){ text, n });
+		relay_error_event(r, type_text, n == SIZE_MAX ? fallback : (struct slice){ text, n }, true);
 	} else {
-		relay_error_event(r, "api_error", fallback);
+		relay_error_event(r, "api_error", fallback, true);
 	}
 	request_finish(r, OUTCOME_PROVIDER_ERROR, true);
 }

@@ -149,7 +149,7 @@ relay_events(struct request *r, struct slice span)
 }
 
 void
-relay_error_event(struct request *r, const char *type, struct slice message)
+relay_error_event(struct request *r, const char *type, struct slice message, bool whole)
 {
 	struct buf event;
 
@@ -163,8 +163,9 @@ relay_error_event(struct request *r, const char *type, struct slice message)
 		buf_free(&event);
 		return;
 	}
+	step_settle(r, r->rec.fixed.outcome);	/* who has read it may ask again at once */
 	relay_span(r, buf_slice(&event));
-	relay_flush(r, true);
+	relay_flush(r, whole);
 	buf_free(&event);
 }
 

@@ -37,8 +37,12 @@ void relay_flush(struct request *r, bool last);
 	 * cost is settled ahead of that. */
 void relay_drop(struct request *r);
 	/* What was gathered, and has not left because the head has not. */
-void relay_error_event(struct request *r, const char *type, struct slice message);
-	/* One `event: error` in the envelope's form, after all that was sent. */
+void relay_error_event(struct request *r, const char *type, struct slice message, bool whole);
+	/* One `event: error` in the envelope's form, after all that was sent. `whole`:
+	 * the answer ends with it, and its connection can be used again. Else the
+	 * answer has no end: the connection is to be closed behind it, and whoever
+	 * looks at the framing sees that something is missing. (With an end, a client
+	 * would send its next request into the closing.) */
 struct slice relay_with_model(struct request *r);
 	/* The held bytes, with the client's own name for the model. */
 

@@ -161,8 +161,10 @@ static void
 refuse_in_stream(struct request *r, const struct refusal_words *w, struct slice message)
 {
 	if (r->sse) {
-		relay_error_event(r, w->type, message);
-		r->keep_alive = false;
+		bool whole = !r->attempt.accepted;	/* nothing of a provider's answer is there */
+
+		relay_error_event(r, w->type, message, whole);
+		r->keep_alive = r->keep_alive && whole;
 		request_finish(r, w->outcome, true);
 	} else {
 		request_finish(r, w->outcome, false);
