@@ -21,7 +21,11 @@
 #include "tests/unit/arena_fixture.h"
 
 #define REQUESTS 5	/* in a life */
+#ifdef __SANITIZE_ADDRESS__	/* which makes a fork dear */
+#define PASSES 2
+#else
 #define PASSES 4	/* with other requests each */
+#endif
 #define OFTEN 4		/* in the first pass one death in so many is followed by deaths in repair and reclaim */
 #define SELDOM 16	/* in the others */
 #define HOUR_NS (3600 * NS_PER_S)

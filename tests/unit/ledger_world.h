@@ -58,11 +58,11 @@ struct ledger_world {
 	struct queue queue[TOOLS + 1];
 	uint64_t random, seed, operation;
 	const char *doing;
-	struct {
+	struct ledger_count {
 		uint64_t admitted, refused, may_fit, waited, clamped, unknown, stale, overflowed, full;
 		uint64_t moved, closed, reopened, crowded, moves_refused;
 		uint64_t settled, cancelled, reclaimed, resets, evicted, ring_full, changed;
-	} count;
+	} count;		/* over all worlds */
 };
 extern struct ledger_world world;
 
