@@ -202,7 +202,7 @@ on_open(void *arg, uint32_t depth, const char *at)
 	if (outer) {
 		if (outer->array)
 			item_begin(w, depth - 1, at, SLICE_NONE, false);
-		/* What is left out as a whole is left alone inside. */
+		/* What is left out as a whole is left alone inside: of a path that ends there, nothing is left. */
 		paths = ends_here(w->params, outer->here, depth - 1) ? 0 : outer->here;
 	} else if (depth == 1) {
 		paths = w->levels[0].paths;

@@ -112,6 +112,7 @@ struct find {
 	struct place place;
 	struct state state;
 	uint32_t opaque;		/* depth of a tool's input; 0: none */
+	uint32_t block;			/* kinds in the block at hand: of a thought they go with it */
 	bool result, thought;		/* the message at hand has a tool's, has thinking */
 	bool answered;			/* something has come behind the assistant's last turn */
 };
@@ -138,6 +139,8 @@ find_open(void *arg, uint32_t depth, const char *at)
 		f->opaque = depth;
 	if (depth == DEPTH_MESSAGE)
 		f->result = f->thought = false;
+	if (depth == DEPTH_BLOCK)
+		f->block = 0;
 	place_open(&f->place, depth, at);
 }
 
@@ -150,7 +153,7 @@ find_scalar(void *arg, uint32_t depth, struct slice raw, bool escaped)
 	if (f->opaque)
 		return;
 	if (f->place.content && depth >= DEPTH_BLOCK && raw.p[0] == '"' && raw.n > 2)
-		f->state.kinds |= f->place.word == WORD_FILE_ID ? STATE_FILE : f->place.word == WORD_ENCRYPTED ? STATE_ENCRYPTED : 0;
+		f->block |= f->place.word == WORD_FILE_ID ? STATE_FILE : f->place.word == WORD_ENCRYPTED ? STATE_ENCRYPTED : 0;
 	place_scalar(&f->place, depth, raw);
 }
 
@@ -178,7 +181,8 @@ find_close(void *arg, uint32_t depth, const char *end)
 	if (f->opaque == depth)
 		f->opaque = 0;
 	if (depth == DEPTH_BLOCK && f->place.content) {
-		f->state.kinds |= is_thought(&f->place) ? STATE_THINKING : f->place.type == TYPE_COMPACTION ? STATE_ENCRYPTED : 0;
+		f->block |= f->place.type == TYPE_COMPACTION ? STATE_ENCRYPTED : 0;
+		f->state.kinds |= is_thought(&f->place) ? STATE_THINKING : f->block;
 		f->result |= f->place.type == TYPE_TOOL_RESULT;
 		f->thought |= is_thought(&f->place);
 	} else if (depth == DEPTH_MESSAGE) {

@@ -16,7 +16,7 @@ const rare = () => chance.once(12)
 
 function block(depth) {
 	const kind = chance.dice(12)
-	const b = [{ type: 'text', text: 'thinking "file_id":"x"' }, { type: 'thinking', thinking: 'hm', signature: 'S==' }, { type: 'redacted_thinking', data: 'S==' },
+	const b = [{ type: 'text', text: 'thinking "file_id":"x"' }, { type: 'thinking', thinking: 'hm', signature: 'S==', ...(rare() ? { file_id: 'f', more: [{ encrypted_index: 'x' }] } : {}) }, { type: 'redacted_thinking', data: 'S==' },
 		{ type: 'tool_use', id: 't', name: 'n', input: { file_id: 'f', deep: [{ type: 'thinking', encrypted_content: 'x' }] } },
 		{ type: 'tool_result', tool_use_id: 't', content: depth > 0 && chance.once(2) ? chance.many(2, () => block(depth - 1)) : 'ok' }][kind] ??
 		(rare() ? chance.pick([{ type: 'compaction', encrypted_content: id() }, { type: 'image', source: { type: 'file', file_id: id() } },
@@ -74,7 +74,8 @@ function find(b) {
 	for (const m of b.messages)
 		for (const x of blocks(m).filter((v) => v !== null && typeof v === 'object')) {
 			const { input, ...rest } = x
-			kinds |= inside(Array.isArray(x) ? x : rest, 0) | (isThought(x) && m.role === 'assistant' ? THINKING : 0) | (x.type === 'compaction' ? ENCRYPTED : 0)
+			kinds |= isThought(x) && m.role === 'assistant' ? THINKING :
+				inside(Array.isArray(x) ? x : rest, 0) | (x.type === 'compaction' ? ENCRYPTED : 0)
 		}
 	kinds |= isId(b.container) || isId(b.container?.id) ? CONTAINER : 0
 	kinds |= isId(b.thread?.previous_message_id) ? THREAD : 0

@@ -20,7 +20,7 @@
 #define BODY "{\"model\":\"claude-opus-5-5\",\"max_tokens\":4096,\"temperature\":0.50,\"stream\":true,\"stop\":null,\"n\":\"7 apples\"," \
 	"\"thinking\":{\"type\":\"adaptive\",\"type\":\"enabled\",\"a\":{\"b\":[1,{\"c\":\"deep\"}]}},\"tags\":[\"x\",2,[3]]," \
 	"\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"\\u0065scaped\":\"\\u0061\"}"
-#define METADATA "{\"team\":\"support\",\"env\":\"dev\",\"n\":\"5\",\"a.b\":\"dotted\",\"quote\":\"\\\"\"}"
+#define METADATA "{\"teams\":\"x\",\"eam\":\"x\",\"team\":\"support\",\"env\":\"dev\",\"n\":\"5\",\"a.b\":\"dotted\",\"quote\":\"\\\"\"}"
 
 static struct problems problems;
 static struct body_scan body;

@@ -146,6 +146,12 @@ a_costly_match_is_given_up(void **state)
 		if (match(patterns[i], SLICE("aaz")) != REGEX_YES)	/* its end; the engine is as before */
 			assert_true(strstr(patterns[i], "50"));
 	}
+	/* A repeat that fails at its last character has moved nowhere. */
+	for (size_t i = 60; i < 4000; i += 60)
+		subject[i] = 'b';
+	assert_int_equal(match("[ac]{60}[yz]", (struct slice){ subject, 4000 }), REGEX_GAVE_UP);
+	assert_int_equal(match("[ac][yz]", (struct slice){ subject, 4000 }), REGEX_NO);
+	memset(subject, 'a', sizeof(subject));
 	assert_int_equal(match("a", (struct slice){ subject, REGEX_SUBJECT_BYTES_MAX }), REGEX_YES);
 	assert_int_equal(match("a", (struct slice){ subject, sizeof(subject) }), REGEX_GAVE_UP);
 	/* What is usual is not: one pass over a long text. */
@@ -153,12 +159,20 @@ a_costly_match_is_given_up(void **state)
 	assert_int_equal(match("^[a-z]+$", (struct slice){ subject, REGEX_SUBJECT_BYTES_MAX }), REGEX_YES);
 }
 
+static size_t
+allocated(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
 static void
 matches_need_no_memory(void **state)
 {
 	struct regex *deep = compiled("^(?:a|b)+[yz]"), *refers = compiled("^((a)|b)+\\1[yz]"), *usual = compiled("a-?(b|c)");
 	static char subject[4000];
-	size_t before = mallinfo2().uordblks;
+	size_t before = allocated();
 
 	(void)state;
 	memset(subject, 'a', sizeof(subject));
@@ -166,7 +180,7 @@ matches_need_no_memory(void **state)
 		assert_int_equal(regex_match(deep, (struct slice){ subject, sizeof(subject) }), REGEX_GAVE_UP);
 		assert_int_equal(regex_match(refers, (struct slice){ subject, sizeof(subject) }), REGEX_GAVE_UP);
 		assert_int_equal(regex_match(usual, SLICE("a-c")), REGEX_YES);
-		assert_int_equal(mallinfo2().uordblks, before);
+		assert_int_equal(allocated(), before);
 	}
 	regex_free(deep);
 	regex_free(refers);
@@ -187,9 +201,10 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(matches_need_no_memory),	/* first: no other one has asked for it yet */
 		cmocka_unit_test(patterns_match_as_in_javascript), cmocka_unit_test(what_javascript_does_not_know_is_refused),
 		cmocka_unit_test(patterns_are_bounded), cmocka_unit_test(a_costly_match_is_given_up),
-		cmocka_unit_test(matches_need_no_memory), cmocka_unit_test(bytes_that_are_no_text_match_nothing),
+		cmocka_unit_test(bytes_that_are_no_text_match_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -208,8 +208,15 @@ fields_keep_requests_together(void **state)
 		for (size_t k = 0; k < i; k++)
 			assert_true(ids[i][0] != ids[k][0] && ids[i][1] != ids[k][1]);
 	}
+	/* Which field it is that is missing counts. */
+	static const char *const two[] = { "metadata.a", "metadata.b" };
+	struct session_fields *g = fields_of(two, 2, "");
+	assert_true(fields_id(g, "{\"a\":\"x\"}", "{}", NULL, id) && fields_id(g, "{\"b\":\"x\"}", "{}", NULL, ids[0]));
+	assert_true(id[0] != ids[0][0] && id[1] != ids[0][1]);
+	session_fields_free(g);
 	/* The rest of a request does not count. */
 	snprintf(header, sizeof(header), "t");
+	assert_true(fields_id(f, cases[0].metadata, cases[0].body, header, ids[0]));
 	assert_true(fields_id(f, "{\"x\":\"y\",\"user\":\"a\"}", "{\"a\":1,\"thinking\":{\"b\":2,\"type\":\"x\"},\"stream\":true}", header, id));
 	assert_memory_equal(id, ids[0], sizeof(id));
 	assert_false(fields_id(f, "{}", "{}", NULL, id));

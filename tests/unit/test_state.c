@@ -66,6 +66,8 @@ each_kind_is_found(void **state)
 		{ BODY(SAID("[" THOUGHT "]")), STATE_THINKING }, { BODY(SAID("[" REDACTED "]")), STATE_THINKING },
 		{ BODY("{\"content\":[" THOUGHT "],\"role\":\"assistant\"}"), STATE_THINKING },
 		{ BODY("{\"rol\\u0065\":\"assistant\",\"content\":[{\"signature\":\"x\",\"t\\u0079pe\":\"thin\\u006bing\"}]}"), STATE_THINKING },
+		{ BODY(SAID("[{\"file_id\":\"f\",\"type\":\"thinking\",\"x\":{\"encrypted_index\":\"y\"}}]")), STATE_THINKING },
+		{ BODY(USER("[{\"file_id\":\"f\",\"type\":\"thinking\"}]")), STATE_FILE },
 		{ BODY(USER("[" THOUGHT "]")), 0 }, { BODY("{\"content\":[" THOUGHT "],\"role\":\"user\"}"), 0 }, { BODY("{\"content\":[" THOUGHT "]}"), 0 },
 		{ BODY(SAID("[" TEXT("thinking") "," CALL "]")), 0 }, { BODY(SAID("{\"type\":\"thinking\"}")), 0 },
 		{ BODY(SAID("[{\"type\":\"x\",\"y\":{\"type\":\"thinking\"}}]")), 0 },
