@@ -275,9 +275,9 @@ has_failed(struct request *r, struct attempt_end *end)
 	struct slice error = SLICE_NONE;
 	bool said = r->attempt.tap && usage_tap_error(r->attempt.tap, &error);
 
-	if (!said && status < 400)
-		return false;
 	*end = (struct attempt_end){ .status = status, .answered = true, .retry_after_ms = -1, .error = error };
+	if (!said && status < 400)
+		return false;		/* but an attempt may be replaced whatever its status */
 	if (status < 400) {
 		end->status = status_of_type(error);
 		end->in_stream = true;

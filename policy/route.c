@@ -127,18 +127,34 @@ score(uint64_t chooser, const struct config_node *child)
 	return -log(u) / child->weight;
 }
 
-/* The child that the preferred target is in, if it can be used there. */
+/* The child of `n` that the preferred target is in; NOWHERE: in none, or this request cannot come to it. */
+static uint32_t
+home_child(struct route_walk *w, const struct route_facts *f, uint32_t n)
+{
+	if (f->preferred >= w->config->targets_count)
+		return CONFIG_NOWHERE;
+	uint32_t child = w->config->targets[f->preferred].node, up;
+
+	for (; (up = node_at(w, child)->parent) != CONFIG_NOWHERE; child = up) {
+		const struct config_node *parent = node_at(w, up);
+
+		if ((parent->mode == CONFIG_CONDITIONAL && decide(w, f, up) != child) ||
+		    (parent->mode == CONFIG_LOADBALANCE && node_at(w, child)->weight <= 0) ||
+		    (parent->mode == CONFIG_SINGLE && parent->first != child))
+			return CONFIG_NOWHERE;
+		if (up == n)
+			return child;
+	}
+	return CONFIG_NOWHERE;
+}
+
+/* The same, if the target can be used now. */
 static uint32_t
 preferred_child(struct route_walk *w, const struct route_facts *f, uint32_t n)
 {
-	const struct config_target *t = &w->config->targets[f->preferred];
-	uint32_t child = t->node;
+	uint32_t child = home_child(w, f, n);
 
-	while (child != CONFIG_NOWHERE && node_at(w, child)->parent != n)
-		child = node_at(w, child)->parent;
-	if (child == CONFIG_NOWHERE || node_at(w, child)->weight <= 0 || !usable(f, t) || look(w, f, child) != OUTLOOK_USABLE)
-		return CONFIG_NOWHERE;
-	return child;
+	return child != CONFIG_NOWHERE && usable(f, &w->config->targets[f->preferred]) ? child : CONFIG_NOWHERE;
 }
 
 static uint32_t
@@ -148,11 +164,9 @@ choose(struct route_walk *w, const struct route_facts *f, uint32_t n)
 	uint32_t best = CONFIG_NOWHERE, child;
 	double best_score = 0;
 
-	if (f->preferred < w->config->targets_count) {
-		best = preferred_child(w, f, n);
-		if (best != CONFIG_NOWHERE)
-			return best;
-	}
+	best = preferred_child(w, f, n);
+	if (best != CONFIG_NOWHERE)
+		return best;
 	uint64_t who = chooser(node, f);
 	for (child = eligible(w, node, node->first); child != CONFIG_NOWHERE; child = eligible(w, node, child + 1)) {
 		double s = score(who, node_at(w, child));
@@ -169,10 +183,18 @@ choose(struct route_walk *w, const struct route_facts *f, uint32_t n)
 
 /* ---- the walk ---- */
 
-/* The child of a fallback that is asked next. */
+/* The child of a fallback that is asked first. */
 static uint32_t
-first_usable(struct route_walk *w, const struct route_facts *f, const struct config_node *node)
+first_usable(struct route_walk *w, const struct route_facts *f, uint32_t n)
 {
+	const struct config_node *node = node_at(w, n);
+	uint32_t home = preferred_child(w, f, n);
+
+	w->home_first &= ~(UINT32_C(1) << node->level);
+	if (home != CONFIG_NOWHERE) {
+		w->home_first |= UINT32_C(1) << node->level;
+		return home;
+	}
 	for (uint32_t child = node->first; child < node->first + node->count; child++)
 		if (look(w, f, child) == OUTLOOK_USABLE)
 			return child;
@@ -195,7 +217,7 @@ enter(struct route_walk *w, const struct route_facts *f, uint32_t n)
 		else if (node->mode == CONFIG_LOADBALANCE)
 			n = choose(w, f, n);
 		else if (node->mode == CONFIG_FALLBACK)
-			n = first_usable(w, f, node);
+			n = first_usable(w, f, n);
 		else
 			n = node->first;
 		if (n == CONFIG_NOWHERE)
@@ -205,13 +227,30 @@ enter(struct route_walk *w, const struct route_facts *f, uint32_t n)
 	return ROUTE_TARGET;
 }
 
+/* To the next child of the fallback `up`, after `n`. */
+static bool
+enter_next(struct route_walk *w, const struct route_facts *f, uint32_t up, uint32_t n)
+{
+	const struct config_node *parent = node_at(w, up);
+	uint32_t home = CONFIG_NOWHERE, child = n + 1;
+
+	if (w->home_first >> parent->level & 1)
+		home = home_child(w, f, up);
+	if (n == home)
+		child = parent->first;
+	for (; child < parent->first + parent->count; child++)
+		if (child != home && enter(w, f, child) == ROUTE_TARGET)
+			return true;
+	return false;
+}
+
 enum route_step
 route_begin(struct route_walk *w, const struct config *c, const struct route_facts *f)
 {
 	w->config = c;
 	w->target = NULL;
 	w->at = CONFIG_NOWHERE;
-	w->steps = 0;
+	w->steps = w->home_first = 0;
 	for (uint32_t i = 0; i < ROUTE_DECIDED_MAX; i++)
 		w->decided[i].node = CONFIG_NOWHERE;
 	return enter(w, f, 0);
@@ -236,11 +275,10 @@ route_next(struct route_walk *w, const struct route_facts *f, int status, bool f
 
 		if (parent->mode != CONFIG_FALLBACK || !falls_over(parent, status))
 			continue;
-		for (uint32_t child = n + 1; child < parent->first + parent->count; child++)
-			if (enter(w, f, child) == ROUTE_TARGET) {
-				w->steps++;
-				return ROUTE_TARGET;
-			}
+		if (enter_next(w, f, up, n)) {
+			w->steps++;
+			return ROUTE_TARGET;
+		}
 	}
 	return ROUTE_OVER;
 }
@@ -306,6 +344,16 @@ describe_condition(const struct route_facts *f, const struct config_node *node, 
 }
 
 static void
+describe_turn(struct route_walk *w, const struct route_facts *f, uint32_t n, uint32_t child, struct buf *out)
+{
+	const struct config_node *node = node_at(w, n);
+
+	buf_printf(out, ", %u of %u", child - node->first + 1, node->count);
+	if ((w->home_first >> node->level & 1) && child == home_child(w, f, n))
+		buf_add_str(out, ", where the conversation's state is");
+}
+
+static void
 describe_node(struct route_walk *w, const struct route_facts *f, uint32_t n, uint32_t child, struct buf *out)
 {
 	static const char *const modes[] = {
@@ -321,7 +369,7 @@ describe_node(struct route_walk *w, const struct route_facts *f, uint32_t n, uin
 	else if (node->mode == CONFIG_CONDITIONAL)
 		describe_condition(f, node, out);
 	else if (node->mode == CONFIG_FALLBACK)
-		buf_printf(out, ", %u of %u", child - node->first + 1, node->count);
+		describe_turn(w, f, n, child, out);
 	buf_add_char(out, '\n');
 }
 

@@ -25,6 +25,9 @@
  * out, only its sessions move, spread by the other weights, and come back when
  * it does. Without a session the random numbers take its place.
  *
+ * A conversation whose state is at one target (`preferred`) is led there: a
+ * loadbalance chooses the child that it is in, a fallback asks that child first.
+ *
  * Within a walk the facts must stay the same, but for what `usable` says.
  */
 #ifndef WEIR_POLICY_ROUTE_H
@@ -44,8 +47,8 @@ struct route_facts {
 	bool (*identify)(void *arg, const struct config_sticky *s, uint64_t session[2]);
 		/* The session by sticky.hash_fields. false, or no function: `session` is taken. */
 	void *arg;			/* of both */
-	uint32_t preferred;		/* number of a target that has the conversation's state, or ROUTE_ANY: a
-					 * loadbalance chooses the child that it is in, if it can be used */
+	uint32_t preferred;		/* number of a target that has the conversation's state, or ROUTE_ANY;
+					 * it counts if it can be used */
 };
 
 enum route_step {
@@ -60,6 +63,7 @@ struct route_walk {
 	const struct config_target *target;	/* the one at hand; NULL before the first */
 	uint32_t at;			/* NO_MATCH: node of the conditional */
 	uint32_t steps;			/* targets before this one */
+	uint32_t home_first;		/* bits, by level: the fallback there began with the preferred target's child */
 	struct { uint32_t node, child; } decided[ROUTE_DECIDED_MAX];	/* for route.c alone */
 };
 

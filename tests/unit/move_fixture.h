@@ -110,7 +110,7 @@ booked(struct fixture *f, const struct charge *c, struct ring_charge *out)
 static inline void
 assert_booked(struct fixture *f, const struct charge *c, int64_t was_held, int64_t amount)
 {
-	struct ring_charge b;
+	struct ring_charge b = {0};
 
 	assert_true(booked(f, c, &b));
 	assert_int_equal(b.what, meter_what(c));

@@ -263,6 +263,35 @@ spread(uint64_t x)
 	return x ^ x >> 31;
 }
 
+/* Can this request come to the preferred target, from here? */
+static bool
+leads_home(const struct reference *r, const struct config_node *n)
+{
+	const struct config_node *one;
+
+	if (n->mode == CONFIG_LEAF)
+		return n->target->number == r->f->preferred;
+	if (n->mode == CONFIG_CONDITIONAL || n->mode == CONFIG_SINGLE) {
+		one = n->mode == CONFIG_SINGLE ? &r->c->nodes[n->first] : chosen_by_condition(r, n);
+		return one && leads_home(r, one);
+	}
+	for (uint32_t i = 0; i < n->count; i++) {
+		const struct config_node *child = &r->c->nodes[n->first + i];
+
+		if ((n->mode != CONFIG_LOADBALANCE || child->weight > 0) && leads_home(r, child))
+			return true;
+	}
+	return false;
+}
+
+static bool
+home_is_up(const struct reference *r)
+{
+	uint32_t home = r->f->preferred;
+
+	return home != ROUTE_ANY && !(r->world->out[home / 64] >> home % 64 & 1);
+}
+
 static const struct config_node *
 chosen_by_weight(const struct reference *r, const struct config_node *n)
 {
@@ -275,6 +304,8 @@ chosen_by_weight(const struct reference *r, const struct config_node *n)
 
 		if (child->weight == 0 || view_of(r, child) != CAN)
 			continue;
+		if (home_is_up(r) && leads_home(r, child))
+			return child;
 		/* u^(1/w), the largest: the same order by another way. */
 		double u = ((double)(spread(spread(spread(id[0]) + id[1]) ^ child->seed) >> 11) + 0.5) / 9007199254740992.0;
 		double key = log(u) / child->weight;
@@ -305,10 +336,12 @@ run(struct reference *r, const struct config_node *n)
 	case CONFIG_FALLBACK:
 		break;
 	}
-	for (uint32_t i = 0; i < n->count; i++) {
-		const struct config_node *child = &r->c->nodes[n->first + i];
+	/* Twice over the children: home, then the others. */
+	for (uint32_t i = 0; i < 2 * n->count; i++) {
+		const struct config_node *child = &r->c->nodes[n->first + i % n->count];
+		bool home = home_is_up(r) && leads_home(r, child);
 
-		if (view_of(r, child) != CAN)
+		if (home != (i < n->count) || view_of(r, child) != CAN)
 			continue;
 		status = run(r, child);
 		if (n->has_statuses ? !status_set_has(&n->on_status_codes, status) : status / 100 == 2)
@@ -369,6 +402,7 @@ compare(const struct config *c, const char *json, struct tally *tally)
 	make_session(3, 0, session);
 	make_session(3, 0, f.random);
 	f.session = random_u64() % 4 ? session : NULL;
+	f.preferred = random_u64() % 2 ? (uint32_t)random_u64() % c->targets_count : ROUTE_ANY;
 	for (uint32_t i = 0; i < c->targets_count; i++) {
 		outcome[i] = statuses[random_u64() % 4];
 		set_out(&world, i, random_u64() % 10 < 3);
@@ -538,8 +572,8 @@ test_describe(void **state)
 	buf_add_char(&out, '\0');
 	assert_string_equal(out.p, "config: conditional: targets[0] \"big\", conditions[0] holds\n"
 	    "config.targets[0]: loadbalance: targets[1], weight 1.5 of 2, where the conversation's state is\n"
-	    "config.targets[0].targets[1]: fallback: targets[0], 1 of 2\n"
-	    "config.targets[0].targets[1].targets[0]: the target\n");
+	    "config.targets[0].targets[1]: fallback: targets[1], 2 of 2, where the conversation's state is\n"
+	    "config.targets[0].targets[1].targets[1]: the target, provider \"eu\", model \"claude-x\"\n");
 	buf_clear(&out);
 	conditions.metadata = SLICE("{}");
 	assert_int_equal(route_begin(&w, c, &f), ROUTE_TARGET);
