@@ -565,7 +565,7 @@ test_documented_blocks(void **state)
 		}
 		at = end + 1;
 	}
-	assert_int_equal(configs, 3);
+	assert_int_equal(configs, 4);
 	free(page);
 }
 
