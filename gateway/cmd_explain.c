@@ -1,6 +1,6 @@
 /*
  * gateway/cmd_explain.c -- weir explain: one request, and what its limits made
- * of it.
+ * of it. Of one that was never sent explain_route.c tells where it would go.
  *
  * Everything is in the record: who, what, the charges with what was held and
  * settled. Names of meters are not; those come from the arena of the weir that
@@ -15,6 +15,7 @@
 
 #include "gateway/args.h"
 #include "gateway/commands.h"
+#include "gateway/explain_route.h"
 #include "gateway/meter_list.h"
 #include "gateway/tool_arena.h"
 #include "gateway/tool_text.h"
@@ -30,7 +31,18 @@ static const char usage[] =
     "usage: weir explain REQUEST-ID [--json] [--config FILE | --data-dir DIR] [--run-dir DIR]\n"
     "What one request was: who sent it, which limits it was charged on, what was held and what was settled,\n"
     "what lowered, delayed or refused it.\n"
-    "REQUEST-ID is weir's (header x-weir-request-id), or the provider's.\n";
+    "REQUEST-ID is weir's (header x-weir-request-id), or the provider's.\n"
+    "\n"
+    "       weir explain [--config SLUG|JSON] [--key KEY] [--metadata JSON] [--body FILE] [--session ID] [--path PATH]\n"
+    "                    [--settings FILE] [--data-dir DIR] [--run-dir DIR]\n"
+    "Where a request would go, and why; nothing is sent.\n"
+    "  --config    slug of a config of the settings, or one's JSON; not given: the key's, or its workspace's\n"
+    "  --key       whose request it is: SLUG, WORKSPACE/SLUG or id\n"
+    "  --metadata  as x-portkey-metadata has it\n"
+    "  --body      a file with the request's JSON; -: standard input\n"
+    "  --session   as x-claude-code-session-id has it; where a conversation goes depends on its key, too\n"
+    "  --path      /v1/messages if not given\n"
+    "  --settings  what weir serve --config reads; /etc/weir/weir.json if not given\n";
 
 struct explain {
 	struct args_store store;
@@ -433,20 +445,50 @@ explain(struct explain *x)
 	return status;
 }
 
+/* Which of the two is asked, and whether all words belong to it. */
+static int
+check_words(const struct explain *x, const struct explain_ask *ask, const char *settings)
+{
+	const struct { const char *name; bool given; } of_routes[] = {
+		{ "key", ask->key }, { "metadata", ask->metadata }, { "body", ask->body }, { "session", ask->session },
+		{ "path", ask->path }, { "settings", settings },
+	};
+
+	if (!x->wanted)
+		return x->json ? args_mistake("explain", "--json is for what was: with the id of a request") : ARGS_GO;
+	for (size_t i = 0; i < sizeof(of_routes) / sizeof(*of_routes); i++)
+		if (of_routes[i].given)
+			return args_mistake("explain", "--%s is for what would be: without the id of a request", of_routes[i].name);
+	return *x->wanted ? ARGS_GO : args_mistake("explain", "the id of a request is expected");
+}
+
 int
 cmd_explain(int argc, char **argv)
 {
 	struct explain x = { .wanted = NULL };
+	struct explain_ask ask = { .config = NULL };
 	struct settings *settings = NULL;
+	const char *settings_file = NULL;
 	const struct arg list[] = {
-		{ "json", ARG_FLAG, &x.json }, { "config", ARG_TEXT, &x.store.config }, { "data-dir", ARG_TEXT, &x.store.data_dir },
-		{ "run-dir", ARG_TEXT, &x.store.run_dir },
+		{ "json", ARG_FLAG, &x.json }, { "config", ARG_TEXT, &ask.config }, { "data-dir", ARG_TEXT, &x.store.data_dir },
+		{ "run-dir", ARG_TEXT, &x.store.run_dir }, { "key", ARG_TEXT, &ask.key }, { "metadata", ARG_TEXT, &ask.metadata },
+		{ "body", ARG_TEXT, &ask.body }, { "session", ARG_TEXT, &ask.session }, { "path", ARG_TEXT, &ask.path },
+		{ "settings", ARG_TEXT, &settings_file },
 	};
 	const struct args args = { "explain", usage, list, sizeof(list) / sizeof(*list), &x.wanted };
 	int status = args_parse(&args, argc, argv);
 
-	if (status == ARGS_GO && (!x.wanted || !*x.wanted))
-		status = args_mistake("explain", "the id of a request is expected: header x-weir-request-id, or weir logs --json");
+	if (status == ARGS_GO && !x.wanted && !ask.config && !ask.key)
+		status = args_mistake("explain", "the id of a request is expected: header x-weir-request-id, or weir logs --json; "
+		    "or --config or --key of one that is yet to come");
+	if (status == ARGS_GO)
+		status = check_words(&x, &ask, settings_file);
+	if (status == ARGS_GO && !x.wanted) {
+		ask.store = x.store;
+		ask.store.config = settings_file;
+		return explain_route(&ask);
+	}
+	x.store.config = ask.config;
 	if (status == ARGS_GO)
 		status = args_run_find("explain", &x.store, &settings);
 	if (settings)

@@ -66,18 +66,28 @@ reply_status_line(struct text *t, int status)
 	text_add(t, SLICE("\r\n"));
 }
 
-/* Which target's answer it is, and how it came to that. */
 static void
-add_target(struct text *t, const struct request *r)
+add_course(struct text *t, const struct request *r)
 {
 	int32_t retries = account_retries(r);
 
-	text_header(t, SLICE("x-portkey-last-used-option-index"), r->rec.target);
+	if (retries == 0 && r->rec.fixed.attempts == 1 && r->rec.fixed.cache == CACHE_DISABLED) {	/* nearly all, in one piece */
+		text_add(t, SLICE("x-portkey-retry-attempt-count: 0\r\nx-weir-attempts: 1\r\nx-portkey-cache-status: DISABLED\r\n"));
+		return;
+	}
 	text_add(t, retries < 0 ? SLICE("x-portkey-retry-attempt-count: -") : SLICE("x-portkey-retry-attempt-count: "));
 	text_int(t, retries < 0 ? -retries : retries);
 	text_add(t, SLICE("\r\nx-weir-attempts: "));
 	text_int(t, r->rec.fixed.attempts);
 	text_header(t, SLICE("\r\nx-portkey-cache-status"), slice_of(record_cache_name((enum record_cache)r->rec.fixed.cache)));
+}
+
+/* Which target's answer it is, and how it came to that. */
+static void
+add_target(struct text *t, const struct request *r)
+{
+	text_header(t, SLICE("x-portkey-last-used-option-index"), r->rec.target);
+	add_course(t, r);
 	if (r->at.provider) {
 		text_add(t, buf_slice(&plane_provider(r->plane, r->at.provider)->answer_lines));
 		text_header(t, SLICE("x-weir-model"), r->at.model);

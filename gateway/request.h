@@ -217,6 +217,19 @@ bool route_has_more(struct request *r, int status);
 bool route_may_have_more(struct request *r, int status);
 	/* The same without a look at what binds the conversation to its account:
 	 * true where the other says false. */
+enum route_step route_first(struct request *r);
+	/* The walk's beginning: the target that the config chooses, unless the
+	 * conversation has to go on elsewhere. Asks nobody. */
+struct route_facts route_facts_of(struct request *r);
+	/* For steps of r->walk. */
+bool target_model(struct request *r, struct slice *from_model);
+	/* Which model is asked for at at.target, into at.model, and the provider's
+	 * slug ahead of its name. false: none is named anywhere. */
+const struct setting_provider *target_provider(const struct request *r, const struct plane_target *known,
+    struct slice from_model, struct slice *unknown);
+	/* Who is asked at at.target. In Portkey's order: the config's target, then
+	 * what the client says, then the default, then whoever offers the model.
+	 * NULL: nobody; *unknown is a slug that the client said, if that is why. */
 enum step step_admit(struct request *r);
 	/* STOP may be a wait: then route_resume() follows. */
 void attempt_start(struct request *r);

@@ -48,8 +48,8 @@ identify(void *arg, const struct config_sticky *s, uint64_t session[2])
 	return conversation_by_fields(arg, s, session);
 }
 
-static struct route_facts
-facts_of(struct request *r)
+struct route_facts
+route_facts_of(struct request *r)
 {
 	return (struct route_facts){
 		.conditions = &r->conditions, .session = r->conversation.known ? r->conversation.session : NULL, .usable = usable,
@@ -62,7 +62,7 @@ route_may_have_more(struct request *r, int status)
 {
 	if (!r->config->several_targets)
 		return false;
-	const struct route_facts facts = facts_of(r);
+	const struct route_facts facts = route_facts_of(r);
 	return route_has_next(&r->walk, &facts, status);
 }
 
@@ -92,26 +92,34 @@ provider_asked(const struct request *r, struct slice from_model)
 	return header.n ? header : from_model;
 }
 
-/* In Portkey's order: the config's target, then what the client says, then the
- * default, then whoever offers the model. */
-static enum step
-choose_provider(struct request *r, const struct plane_target *known, struct slice from_model)
+const struct setting_provider *
+target_provider(const struct request *r, const struct plane_target *known, struct slice from_model, struct slice *unknown)
 {
 	const struct settings *s = r->plane->settings;
 	const struct config_target *t = r->at.target;
+	const struct setting_provider *p = known ? known->provider : t->provider.n ? settings_provider_of(s, t) : NULL;
 
-	r->at.provider = known ? known->provider : t->provider.n ? settings_provider_of(s, t) : NULL;
-	if (!r->at.provider && !t->provider.n) {
-		struct slice slug = provider_asked(r, from_model);
+	*unknown = SLICE_NONE;
+	if (p || t->provider.n)
+		return p;
+	struct slice slug = provider_asked(r, from_model);
+	if (!slug.n)
+		return r->plane->default_provider ? r->plane->default_provider : model_provider(r, r->at.model);
+	p = settings_provider(s, slug);
+	if (!p)
+		*unknown = slug;
+	return p;
+}
 
-		if (slug.n)
-			r->at.provider = settings_provider(s, slug);
-		else
-			r->at.provider = r->plane->default_provider ? r->plane->default_provider : model_provider(r, r->at.model);
-		if (!r->at.provider && slug.n) {
-			request_refuse(r, &invalid, "there is no provider \"%.*s\"", slug.n > 100 ? 100 : (int)slug.n, slug.p);
-			return STEP_STOP;
-		}
+static enum step
+choose_provider(struct request *r, const struct plane_target *known, struct slice from_model)
+{
+	struct slice unknown;
+
+	r->at.provider = target_provider(r, known, from_model, &unknown);
+	if (unknown.n) {
+		request_refuse(r, &invalid, "there is no provider \"%.*s\"", unknown.n > 100 ? 100 : (int)unknown.n, unknown.p);
+		return STEP_STOP;
 	}
 	if (!r->at.provider) {
 		request_refuse(r, &invalid, "no provider is configured for this request: name one with "
@@ -254,9 +262,8 @@ check_numbers(struct request *r)
 
 /* ---- the target: model ---- */
 
-/* false: none is named anywhere. */
-static bool
-choose_model(struct request *r, struct slice *from_model)
+bool
+target_model(struct request *r, struct slice *from_model)
 {
 	const struct config_target *t = r->at.target;
 	struct slice named = t->model.n ? t->model : r->model_named.n ? r->model_named : t->default_model, bare;
@@ -333,7 +340,7 @@ target_enter(struct request *r, const struct config_target *t)
 		target_leave(r);
 	r->at.target = t;
 	r->rec.target = r->config->nodes[t->node].path;
-	if (!choose_model(r, &from_model)) {
+	if (!target_model(r, &from_model)) {
 		request_refuse(r, &invalid, "model: field required");
 		return STEP_STOP;
 	}
@@ -420,7 +427,7 @@ walk_on(struct request *r, enum route_step step)
 			attempt_start(r);
 		if (entered != STEP_PASS)
 			return;
-		const struct route_facts facts = facts_of(r);
+		const struct route_facts facts = route_facts_of(r);
 		step = route_next(&r->walk, &facts, r->passed_status, false);
 	}
 	CHECK(!"a walk ends");
@@ -438,16 +445,14 @@ route_resume(struct request *r, enum step entered)
 void
 route_on(struct request *r, int status)
 {
-	const struct route_facts facts = facts_of(r);
+	const struct route_facts facts = route_facts_of(r);
 
 	metrics_add(r->worker->arena, r->worker->index, COUNTER_FALLBACKS, 1);
 	walk_on(r, route_next(&r->walk, &facts, status, false));
 }
 
-/* To the first target: the one that the config chooses, unless the conversation
- * has to go on elsewhere. */
-static enum route_step
-begin(struct request *r)
+enum route_step
+route_first(struct request *r)
 {
 	if (r->config->nodes_count == 1) {	/* there is no choice */
 		r->walk.config = r->config;
@@ -466,7 +471,7 @@ begin(struct request *r)
 	r->conversation.known = false;
 	if (r->config->several_targets)
 		conversation_begin(r);
-	const struct route_facts facts = facts_of(r);
+	const struct route_facts facts = route_facts_of(r);
 	enum route_step step = route_begin(&r->walk, r->config, &facts);
 
 	if (step != ROUTE_TARGET || !r->config->several_targets)
@@ -474,7 +479,7 @@ begin(struct request *r)
 	r->preferred = conversation_home(r, r->walk.target);
 	if (r->preferred == ROUTE_ANY)
 		return step;
-	const struct route_facts bound = facts_of(r);
+	const struct route_facts bound = route_facts_of(r);
 	return route_begin(&r->walk, r->config, &bound);
 }
 
@@ -482,5 +487,5 @@ void
 route_start(struct request *r)
 {
 	r->deadline_ms = worker_now_ms(r->worker) + r->plane->settings->routing.total_ms;
-	walk_on(r, begin(r));
+	walk_on(r, route_first(r));
 }

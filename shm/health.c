@@ -82,18 +82,6 @@ state_of(uint64_t word)
 	return word & 7;
 }
 
-static uint64_t
-peek(const _Atomic uint64_t *word)
-{
-	return atomic_load_explicit(word, memory_order_relaxed);
-}
-
-static void
-poke(_Atomic uint64_t *word, uint64_t value)
-{
-	atomic_store_explicit(word, value, memory_order_relaxed);
-}
-
 static bool
 swap(_Atomic uint64_t *word, uint64_t from, uint64_t to)
 {

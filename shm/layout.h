@@ -10,7 +10,7 @@
  * written by journal_set() alone (journal.h). Signed values are kept in words
  * by two's complement: (int64_t)word_get(w).
  *
- * Ordering: every store of a word is a release and every load an acquire.
+ * Ordering: every store of such a word is a release and every load an acquire.
  * That costs nothing on x86 and one instruction elsewhere, and it is all that
  * the readers without a lock need: the keeper (ring.c, evict.c) and those who
  * look (view.c).
@@ -45,6 +45,19 @@ static inline void
 word_put(_Atomic uint64_t *w, uint64_t value)
 {
 	atomic_store_explicit(w, value, memory_order_release);
+}
+
+/* Of words beside which nothing has an order: hints, and counts that may be late. */
+static inline uint64_t
+peek(const _Atomic uint64_t *w)
+{
+	return atomic_load_explicit(w, memory_order_relaxed);
+}
+
+static inline void
+poke(_Atomic uint64_t *w, uint64_t value)
+{
+	atomic_store_explicit(w, value, memory_order_relaxed);
 }
 
 static inline void

@@ -23,16 +23,10 @@ const uint16_t metrics_statuses[STATUSES_MAX] = {
 	500, 501, 502, 503, 504, 529, 0,
 };
 
-static uint64_t
-peek(const _Atomic uint64_t *word)
-{
-	return atomic_load_explicit(word, memory_order_relaxed);
-}
-
 static void
 bump(_Atomic uint64_t *word, uint64_t by)
 {
-	atomic_store_explicit(word, peek(word) + by, memory_order_relaxed);
+	poke(word, peek(word) + by);
 }
 
 static uint32_t

@@ -19,18 +19,6 @@
 
 _Static_assert((PLACES_SETS & (PLACES_SETS - 1)) == 0, "sets are cut from a hash's bits");
 
-static uint64_t
-peek(const _Atomic uint64_t *word)
-{
-	return atomic_load_explicit(word, memory_order_relaxed);
-}
-
-static void
-poke(_Atomic uint64_t *word, uint64_t value)
-{
-	atomic_store_explicit(word, value, memory_order_relaxed);
-}
-
 static struct shm_place_entry *
 set_of(const struct arena *a, struct key128 session)
 {

@@ -8,18 +8,6 @@
 
 #include "shm/layout.h"
 
-static uint64_t
-peek(const _Atomic uint64_t *word)
-{
-	return atomic_load_explicit(word, memory_order_relaxed);
-}
-
-static void
-poke(_Atomic uint64_t *word, uint64_t value)
-{
-	atomic_store_explicit(word, value, memory_order_relaxed);
-}
-
 static struct shm_place *
 place_of(const struct arena *a, struct meter_id id)
 {

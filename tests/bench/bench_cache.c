@@ -38,12 +38,12 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "policy/canon.h"
 #include "store/cache.h"
 #include "store/cache_writer.h"
+#include "tests/bench/median.h"
 
 #define FEW 1000
 #define MANY 20000
@@ -101,15 +101,6 @@ draw(uint64_t below)
 {
 	random_state = random_state * UINT64_C(6364136223846793005) + 1442695040888963407;
 	return (uint64_t)(((__extension__ (unsigned __int128)random_state) * below) >> 64);
-}
-
-static int64_t
-cpu_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
 static pid_t
@@ -383,21 +374,6 @@ one_round(const struct side *s, enum work work)
 	for (int i = 0; i < n; i++)
 		look(s, work);
 	return (double)(cpu_ns() - begin) / n;
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double
-median(double *values, int n)
-{
-	qsort(values, (size_t)n, sizeof(*values), by_value);
-	return values[n / 2];
 }
 
 static void

@@ -17,13 +17,13 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "shm/base/clock.h"
 #include "shm/claims.h"
 #include "shm/health.h"
 #include "shm/places.h"
+#include "tests/bench/median.h"
 
 #define ROUNDS_MAX 101
 #define ROUNDS 11
@@ -46,15 +46,6 @@ give_up(const char *why)
 {
 	fprintf(stderr, "bench_health: %s\n", why);
 	exit(1);
-}
-
-static int64_t
-cpu_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
 }
 
 static struct key128
@@ -128,14 +119,6 @@ place_put(uint32_t i)
 	return 0;
 }
 
-static int
-by_value(const void *a, const void *b)
-{
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 static void
 measure(const char *name, uint64_t (*call)(uint32_t), int rounds)
 {
@@ -150,8 +133,7 @@ measure(const char *name, uint64_t (*call)(uint32_t), int rounds)
 		sink = sink + sum;
 		ns[r] = (double)(cpu_ns() - begin) / CALLS;
 	}
-	qsort(ns, (size_t)rounds, sizeof(*ns), by_value);
-	printf("{\"bench\":\"health\",\"name\":\"%s\",\"unit\":\"ns\",\"value\":%.2f}\n", name, ns[rounds / 2]);
+	printf("{\"bench\":\"health\",\"name\":\"%s\",\"unit\":\"ns\",\"value\":%.2f}\n", name, median(ns, rounds));
 }
 
 static void

@@ -27,12 +27,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "shm/base/clock.h"
 #include "shm/ring.h"
 #include "tests/bench/histogram.h"
+#include "tests/bench/median.h"
 
 #define ROUNDS_MAX 101
 #define ROUNDS 11
@@ -80,15 +80,6 @@ give_up(const char *why)
 {
 	fprintf(stderr, "bench_ledger: %s\n", why);
 	exit(1);
-}
-
-static int64_t
-cpu_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
 }
 
 static uint64_t
@@ -226,21 +217,6 @@ run(uint32_t worker, const struct way *w, struct histogram *h)
 		}
 	}
 	return (double)(cpu_ns() - cpu) / PAIRS;
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double
-median(double *values, size_t n)
-{
-	qsort(values, n, sizeof(*values), by_value);
-	return values[n / 2];
 }
 
 static void

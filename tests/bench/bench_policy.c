@@ -9,7 +9,6 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "policy/condition.h"
 #include "policy/config.h"
@@ -19,28 +18,11 @@
 #include "policy/session.h"
 #include "policy/state.h"
 #include "shm/base/buf.h"
-#include "shm/base/clock.h"
 #include "shm/base/scratch.h"
+#include "tests/bench/median.h"
 
 #define ROUNDS 11
 #define BODY_BYTES 1000000
-
-static int64_t
-cpu_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
 
 static void
 tell(const char *name, double value)
@@ -61,8 +43,7 @@ median_ns(void (*call)(void *arg), void *arg, int calls)
 			call(arg);
 		ns[r] = (double)(cpu_ns() - t) / calls;
 	}
-	qsort(ns, ROUNDS, sizeof(ns[0]), by_value);
-	return ns[ROUNDS / 2];
+	return median(ns, ROUNDS);
 }
 
 /* ---- conditions ---- */

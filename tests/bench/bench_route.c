@@ -8,32 +8,14 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "policy/route.h"
-#include "shm/base/clock.h"
+#include "tests/bench/median.h"
 
 #define ROUNDS 15
 #define WALKS_PER_ROUND 20000
 #define PARSES_PER_ROUND 100
 #define CONDITIONS 20
-
-static int64_t
-cpu_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
 
 static void
 write_config(struct buf *json)
@@ -100,8 +82,7 @@ walk(const struct config *c, const struct route_facts *f, int more)
 static void
 tell(const char *name, double values[ROUNDS])
 {
-	qsort(values, ROUNDS, sizeof(values[0]), by_value);
-	printf("{\"bench\":\"route\",\"name\":\"%s\",\"value\":%.0f}\n", name, values[ROUNDS / 2]);
+	printf("{\"bench\":\"route\",\"name\":\"%s\",\"value\":%.0f}\n", name, median(values, ROUNDS));
 }
 
 static void

@@ -10,12 +10,11 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "policy/body.h"
 #include "policy/canon.h"
 #include "shm/base/buf.h"
-#include "shm/base/clock.h"
+#include "tests/bench/median.h"
 
 #define BODY_BYTES 1000000
 #define ROUNDS 15
@@ -112,23 +111,6 @@ indented_tools(struct buf *b)
 	tools_with(b, "\n            ");
 }
 
-static int64_t
-cpu_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 static bool
 scan(struct slice body, struct json_error *why)
 {
@@ -170,8 +152,7 @@ measure(const struct buf *b, bool (*work)(struct slice body, struct json_error *
 			}
 		gb_per_s[r] = (double)b->n * SCANS_PER_ROUND / (double)(cpu_ns() - t);
 	}
-	qsort(gb_per_s, ROUNDS, sizeof(gb_per_s[0]), by_value);
-	return gb_per_s[ROUNDS / 2];
+	return median(gb_per_s, ROUNDS);
 }
 
 int

@@ -47,6 +47,23 @@ test('so many failures in a row take it out, for every worker; before that it is
 		assert.notEqual(await up('b'), 0);
 	}));
 
+test('weir explain sees what is out, and where a conversation is, without sending anything', () =>
+	within({ health: { failures: 2, cooldown_ms: FOREVER_MS, cooldown_max_ms: FOREVER_MS } }, async ({ world, a, ask, asked }) => {
+		const asking = { ...both, override_params: { model: 'claude-sonnet-5-5' } };
+		const explain = async () => (await world.weir.command('explain', '--config', JSON.stringify(asking), '--key', 'health', '--settings', world.weir.configPath)).stdout;
+		const before = await explain();
+		assert.match(before, /^target {4}config\.targets\[0\]: provider a /m);
+		assert.doesNotMatch(before, /^(out|note) /m);
+		await a.outage('internal');
+		for (let i = 0; i < 2; i++)
+			isAnswerOf(await ask(), 'b');
+		const requests = [await asked('a'), await asked('b')];
+		const after = await explain();
+		assert.match(after, /^target {4}config\.targets\[1\]: provider b /m);
+		assert.match(after, /^out {7}config\.targets\[0\]: .+/m);
+		assert.deepEqual([await asked('a'), await asked('b')], requests);
+	}));
+
 test('a success in between begins the count anew', () =>
 	within({ health: { failures: 3, failure_percent: 0, cooldown_ms: FOREVER_MS, cooldown_max_ms: FOREVER_MS } }, async ({ a, ask, asked }) => {
 		for (let round = 0; round < 5; round++) {

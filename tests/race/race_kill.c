@@ -14,12 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "tests/race/books.h"
+#include "tests/race/children.h"
 #include "tests/unit/arena_fixture.h"
 
 #define WORKERS 8
@@ -118,21 +117,6 @@ look(struct race *r)
 	_exit(0);
 }
 
-/* A child does not outlive a parent that finds a fault. */
-static pid_t
-fork_or_exit(void)
-{
-	pid_t pid = fork();
-
-	if (pid == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
-		_exit(1);
-	if (pid < 0) {
-		perror("fork");
-		exit(1);
-	}
-	return pid;
-}
-
 static void
 start(struct race *r, uint32_t victim)
 {
@@ -159,16 +143,6 @@ end_by_force(pid_t pid)
 {
 	kill(pid, SIGKILL);
 	wait_for(pid, true);
-}
-
-/* Until a moment that was drawn: it is not waited for anything. */
-static void
-linger_until(int64_t mono_ns)
-{
-	const struct timespec ts = { .tv_sec = mono_ns / NS_PER_S, .tv_nsec = mono_ns % NS_PER_S };
-
-	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) != 0)
-		;
 }
 
 /* Ends what a dead worker had in flight; one reclaimer in four is killed too,

@@ -453,4 +453,22 @@ cache_draw(uint64_t *random, uint32_t below)
 	return (uint32_t)((*random >> 33) % below);
 }
 
+static inline int
+cache_setup(void **state)
+{
+	struct cache_world *w = calloc(1, sizeof(*w));
+
+	cache_world_open(w);
+	*state = w;
+	return 0;
+}
+
+static inline int
+cache_teardown(void **state)
+{
+	cache_world_close(*state);
+	free(*state);
+	return 0;
+}
+
 #endif

@@ -11,24 +11,6 @@
 
 #include "tests/unit/cache_fixture.h"
 
-static int
-setup(void **state)
-{
-	struct cache_world *w = calloc(1, sizeof(*w));
-
-	cache_world_open(w);
-	*state = w;
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	cache_world_close(*state);
-	free(*state);
-	return 0;
-}
-
 /* ---- what is stored ---- */
 
 static void
@@ -491,7 +473,7 @@ a_map_that_grows_is_followed(void **state)
 	CACHE_WAIT_FOR(cache_find(w, 1) == first);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, cache_setup, cache_teardown)
 
 int
 main(void)

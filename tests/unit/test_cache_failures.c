@@ -16,24 +16,6 @@
 
 #define DISK_BYTES (8 << 20)
 
-static int
-setup(void **state)
-{
-	struct cache_world *w = calloc(1, sizeof(*w));
-
-	cache_world_open(w);
-	*state = w;
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	cache_world_close(*state);
-	free(*state);
-	return 0;
-}
-
 /* What a reader holds cannot be used again: the file gets no larger for it. */
 static void
 a_reader_that_holds_on_is_survived(void **state)
@@ -527,7 +509,7 @@ teardown_disk(void **state)
 	cache_close(w->reader);
 	w->reader = NULL;
 	small_disk_unmount(w->data_dir);
-	return teardown(state);
+	return cache_teardown(state);
 }
 
 /* Room comes back page by page: each write that can fail does. */
@@ -597,7 +579,7 @@ it_is_made_when_there_is_room_for_it(void **state)
 	cache_audit(w->data_dir);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, cache_setup, cache_teardown)
 
 int
 main(void)
@@ -619,8 +601,8 @@ main(void)
 		TEST(who_looks_lets_go_of_an_old_one),
 		TEST(a_file_that_may_not_grow_is_survived),
 		/* These stay in a namespace of their own, so they are the last ones. */
-		cmocka_unit_test_setup_teardown(a_full_disk_is_survived_at_each_page, setup, teardown_disk),
-		cmocka_unit_test_setup_teardown(it_is_made_when_there_is_room_for_it, setup, teardown_disk),
+		cmocka_unit_test_setup_teardown(a_full_disk_is_survived_at_each_page, cache_setup, teardown_disk),
+		cmocka_unit_test_setup_teardown(it_is_made_when_there_is_room_for_it, cache_setup, teardown_disk),
 	};
 
 	return cmocka_run_group_tests_name("cache_failures", tests, NULL, NULL);

@@ -21,6 +21,8 @@
 #include "tests/unit/arena_fixture.h"
 #include "tests/unit/tool_fixture.h"
 
+static char why[512];
+
 #define PATIENCE_NS (20 * NS_PER_S)
 #define OTHER_UID 65534
 

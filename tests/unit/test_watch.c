@@ -28,7 +28,7 @@
 #define PATIENCE_NS (20 * NS_PER_S)
 #define MODEL_NUSD 1000000
 
-static char run_dir[96], arena_path[112];
+static char run_dir[96], arena_path[112], why[512];
 static struct arena arena;
 static struct writer *writer;
 

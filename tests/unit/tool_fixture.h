@@ -25,7 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char folder[64], data[96], out_path[96], err_path[96], why[512];
+static char folder[64], data[96], out_path[96], err_path[96];
 
 /* What the last command said. */
 static char out[65536], err[8192];
