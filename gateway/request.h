@@ -217,6 +217,9 @@ bool route_has_more(struct request *r, int status);
 bool route_may_have_more(struct request *r, int status);
 	/* The same without a look at what binds the conversation to its account:
 	 * true where the other says false. */
+const struct setting_provider *route_provider_asked(const struct request *r, struct slice from_model, struct slice *name);
+	/* The provider that the request itself names, by a header or ahead of its
+	 * model; *name none: it names none. NULL, too, if there is none of that name. */
 enum step step_admit(struct request *r);
 	/* STOP may be a wait: then route_resume() follows. */
 void attempt_start(struct request *r);

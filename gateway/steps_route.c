@@ -77,19 +77,24 @@ route_has_more(struct request *r, int status)
 
 /* ---- the target: provider ---- */
 
-/* The provider that the request itself names: by a header, or ahead of its model. */
-static struct slice
-provider_asked(const struct request *r, struct slice from_model)
+const struct setting_provider *
+route_provider_asked(const struct request *r, struct slice from_model, struct slice *name)
 {
+	const struct settings *s = r->plane->settings;
 	struct slice header = r->known.provider;
 
 	if (header.n && header.p[0] == '@') {
 		const char *slash = memchr(header.p, '/', header.n);
-		header = (struct slice){ header.p + 1, (slash ? (size_t)(slash - header.p) : header.n) - 1 };
+		*name = (struct slice){ header.p + 1, (slash ? (size_t)(slash - header.p) : header.n) - 1 };
+	} else if (header.n) {
+		*name = header;
+		return settings_provider_named(s, header, true);
+	} else {
+		*name = SLICE_NONE;
 	}
-	if (!header.n)
-		header = r->known.virtual_key;
-	return header.n ? header : from_model;
+	if (!name->n)
+		*name = r->known.virtual_key.n ? r->known.virtual_key : from_model;
+	return name->n ? settings_provider(s, *name) : NULL;
 }
 
 /* In Portkey's order: the config's target, then what the client says, then the
@@ -102,16 +107,15 @@ choose_provider(struct request *r, const struct plane_target *known, struct slic
 
 	r->at.provider = known ? known->provider : t->provider.n ? settings_provider_of(s, t) : NULL;
 	if (!r->at.provider && !t->provider.n) {
-		struct slice slug = provider_asked(r, from_model);
+		struct slice name;
 
-		if (slug.n)
-			r->at.provider = settings_provider(s, slug);
-		else
-			r->at.provider = r->plane->default_provider ? r->plane->default_provider : model_provider(r, r->at.model);
-		if (!r->at.provider && slug.n) {
-			request_refuse(r, &invalid, "there is no provider \"%.*s\"", slug.n > 100 ? 100 : (int)slug.n, slug.p);
+		r->at.provider = route_provider_asked(r, from_model, &name);
+		if (!r->at.provider && name.n) {
+			request_refuse(r, &invalid, "there is no provider \"%.*s\"", name.n > 100 ? 100 : (int)name.n, name.p);
 			return STEP_STOP;
 		}
+		if (!r->at.provider)
+			r->at.provider = r->plane->default_provider ? r->plane->default_provider : model_provider(r, r->at.model);
 	}
 	if (!r->at.provider) {
 		request_refuse(r, &invalid, "no provider is configured for this request: name one with "
