@@ -40,16 +40,29 @@ is_name_byte(char c)
 }
 
 bool
+headers_next(struct slice list, size_t *at, struct slice *name)
+{
+	size_t i = *at;
+
+	while (i < list.n && !is_name_byte(list.p[i]))
+		i++;
+	if (i == list.n)
+		return false;
+	size_t from = i;
+	while (i < list.n && is_name_byte(list.p[i]))
+		i++;
+	*at = i;
+	*name = (struct slice){ list.p + from, i - from };
+	return true;
+}
+
+bool
 headers_listed(struct slice list, struct slice name)
 {
-	for (size_t i = 0; i < list.n;) {
-		size_t from = i;
+	struct slice each;
 
-		while (i < list.n && is_name_byte(list.p[i]))
-			i++;
-		if (i > from && slice_ieq((struct slice){ list.p + from, i - from }, name))
+	for (size_t at = 0; headers_next(list, &at, &each);)
+		if (slice_ieq(each, name))
 			return true;
-		i += i == from;
-	}
 	return false;
 }

@@ -55,8 +55,10 @@ struct known_headers {
 
 void headers_find(const struct http1_head *head, struct known_headers *out);
 	/* Absent ones are SLICE_NONE. */
+bool headers_next(struct slice list, size_t *at, struct slice *name);
+	/* The names in the text of a header that lists some, as "X-A, x-b" or
+	 * "['x-a']", one after the other; *at is 0 at first. false: no more. */
 bool headers_listed(struct slice list, struct slice name);
-	/* Is that (lower-case) name in the text of a header that lists names, as
-	 * "X-A, x-b" or "['x-a']"? */
+	/* Is that (lower-case) name among them? */
 
 #endif

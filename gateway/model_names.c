@@ -67,15 +67,36 @@ info_of(const struct model_info *infos, size_t n, struct slice id)
 	return NULL;
 }
 
+/* Where this request goes with a model that does not say so itself; NULL: to
+ * whoever has it, or a config decides. */
+static const struct setting_provider *
+only_provider(const struct request *r)
+{
+	const struct settings *s = r->plane->settings;
+	const struct setting_workspace *w = s->workspaces_count > 0 ? settings_workspace(s, r->key->workspace) : NULL;
+	const struct setting_provider *asked;
+	struct slice slug, bare;
+
+	if (r->at.target && r->at.target->provider.n)
+		return r->at.provider;
+	config_split_model(r->model_named, &slug, &bare);
+	asked = route_provider_asked(r, slug, &slug);
+	if (slug.n)
+		return asked;
+	if (!r->at.target && (r->known.config.n || r->key->config || (w && w->config)))
+		return NULL;
+	return r->plane->default_provider;
+}
+
 /* Is there a provider that has it? An alias may say which. */
 static bool
 is_had(const struct request *r, struct slice slug, struct slice model)
 {
 	const struct settings *s = r->plane->settings;
-	const struct setting_provider *p = slug.n ? settings_provider(s, slug) : NULL;
+	const struct setting_provider *p = slug.n ? settings_provider(s, slug) : only_provider(r);
 
-	if (slug.n)
-		return p && model_offered(p, model);
+	if (p)
+		return model_offered(p, model);
 	for (uint32_t i = 0; i < s->providers_count; i++)
 		if (model_offered(&s->providers[i], model))
 			return true;

@@ -33,7 +33,8 @@ const struct setting_provider *model_provider(const struct request *r, struct sl
 	 * lists it, else the first that lists nothing and whose kind has such a model.
 	 * NULL: nobody. */
 size_t model_names(const struct request *r, struct model_info *infos, struct model_name *out);
-	/* All that this key can use, each name once; room for MODELS_MAX of both. */
+	/* All that this key can use where the request goes, as far as it says that,
+	 * each name once; room for MODELS_MAX of both. */
 void model_refuse(struct request *r, const struct refusal_words *w, const char *what);
 	/* The model at hand cannot be had here; says which ones are nearest. The
 	 * request is freed. */

@@ -230,6 +230,9 @@ const struct setting_provider *target_provider(const struct request *r, const st
 	/* Who is asked at at.target. In Portkey's order: the config's target, then
 	 * what the client says, then the default, then whoever offers the model.
 	 * NULL: nobody; *unknown is a slug that the client said, if that is why. */
+const struct setting_provider *route_provider_asked(const struct request *r, struct slice from_model, struct slice *name);
+	/* The provider that the request itself names, by a header or ahead of its
+	 * model; *name none: it names none. NULL, too, if there is none of that name. */
 enum step step_admit(struct request *r);
 	/* STOP may be a wait: then route_resume() follows. */
 void attempt_start(struct request *r);

@@ -707,25 +707,28 @@ settings_provider(const struct settings *s, struct slice slug)
 }
 
 const struct setting_provider *
-settings_provider_of(const struct settings *s, const struct config_target *t)
+settings_provider_named(const struct settings *s, struct slice name, bool plain)
 {
-	const struct setting_provider *found;
+	const struct setting_provider *found = settings_provider(s, name);
 
-	if (!t->provider.n)
-		return NULL;
-	found = settings_provider(s, t->provider);
-	if (found || !t->provider_plain)
+	if (found || !plain)
 		return found;
 	for (uint32_t i = 0; i < s->providers_count; i++) {
 		const struct setting_provider *p = &s->providers[i];
 
-		if (!slice_eq(slice_of(p->type), t->provider))
+		if (!slice_eq(slice_of(p->type), name))
 			continue;
 		if (s->default_provider && strcmp(p->slug, s->default_provider) == 0)
 			return p;
 		found = found ? found : p;
 	}
 	return found;
+}
+
+const struct setting_provider *
+settings_provider_of(const struct settings *s, const struct config_target *t)
+{
+	return t->provider.n ? settings_provider_named(s, t->provider, t->provider_plain) : NULL;
 }
 
 static int

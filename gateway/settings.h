@@ -164,10 +164,12 @@ struct settings *settings_get(struct settings *s);
 void settings_put(struct settings *s);
 
 const struct setting_provider *settings_provider(const struct settings *s, struct slice slug);
+const struct setting_provider *settings_provider_named(const struct settings *s, struct slice name, bool plain);
+	/* `plain`: written without "@". One that is no slug is then a type: the
+	 * default provider if it is of it, else the first that is. NULL: there is
+	 * none. */
 const struct setting_provider *settings_provider_of(const struct settings *s, const struct config_target *t);
-	/* The one that a target names; a plain name that is no slug is a type: the
-	 * default provider if it is of it, else the first that is. NULL: none is
-	 * named, or there is none. */
+	/* The one that a target names. NULL: it names none, or there is none. */
 bool settings_check_targets(const struct settings *s, const struct config *c, const char *path, struct problems *p);
 	/* Does each provider that a config names exist? `path` is the config's; a
 	 * problem names the target in it. */

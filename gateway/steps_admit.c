@@ -157,10 +157,27 @@ forbid_inline(struct request *r)
 	return STEP_NEXT;
 }
 
+/* What a config may not forward, the request's own header may not either. */
+static enum step
+check_forwarded(struct request *r)
+{
+	struct slice name;
+
+	for (size_t at = 0; headers_next(r->known.forward_headers, &at, &name);) {
+		const char *why = config_header_kept(name);
+
+		if (!why)
+			continue;
+		request_refuse(r, &invalid, "x-portkey-forward-headers: \"%.*s\" %s, and is never forwarded", SLICE_FMT(name), why);
+		return STEP_STOP;
+	}
+	return STEP_NEXT;
+}
+
 static enum step
 resolve_config(struct request *r)
 {
-	if (forbid_inline(r) == STEP_STOP || choose_config(r) == STEP_STOP)
+	if (forbid_inline(r) == STEP_STOP || check_forwarded(r) == STEP_STOP || choose_config(r) == STEP_STOP)
 		return STEP_STOP;
 	r->rec.config_version = slice_of(r->config->version);
 	return STEP_NEXT;

@@ -77,19 +77,24 @@ route_has_more(struct request *r, int status)
 
 /* ---- the target: provider ---- */
 
-/* The provider that the request itself names: by a header, or ahead of its model. */
-static struct slice
-provider_asked(const struct request *r, struct slice from_model)
+const struct setting_provider *
+route_provider_asked(const struct request *r, struct slice from_model, struct slice *name)
 {
+	const struct settings *s = r->plane->settings;
 	struct slice header = r->known.provider;
 
 	if (header.n && header.p[0] == '@') {
 		const char *slash = memchr(header.p, '/', header.n);
-		header = (struct slice){ header.p + 1, (slash ? (size_t)(slash - header.p) : header.n) - 1 };
+		*name = (struct slice){ header.p + 1, (slash ? (size_t)(slash - header.p) : header.n) - 1 };
+	} else if (header.n) {
+		*name = header;
+		return settings_provider_named(s, header, true);
+	} else {
+		*name = SLICE_NONE;
 	}
-	if (!header.n)
-		header = r->known.virtual_key;
-	return header.n ? header : from_model;
+	if (!name->n)
+		*name = r->known.virtual_key.n ? r->known.virtual_key : from_model;
+	return name->n ? settings_provider(s, *name) : NULL;
 }
 
 const struct setting_provider *
@@ -102,13 +107,12 @@ target_provider(const struct request *r, const struct plane_target *known, struc
 	*unknown = SLICE_NONE;
 	if (p || t->provider.n)
 		return p;
-	struct slice slug = provider_asked(r, from_model);
-	if (!slug.n)
-		return r->plane->default_provider ? r->plane->default_provider : model_provider(r, r->at.model);
-	p = settings_provider(s, slug);
-	if (!p)
-		*unknown = slug;
-	return p;
+	p = route_provider_asked(r, from_model, unknown);
+	if (p)
+		*unknown = SLICE_NONE;
+	if (p || unknown->n)
+		return p;
+	return r->plane->default_provider ? r->plane->default_provider : model_provider(r, r->at.model);
 }
 
 static enum step

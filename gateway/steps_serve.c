@@ -32,8 +32,8 @@ header_passes(struct slice name)
 	}
 }
 
-/* Named by the config, or by the request's own header: policy/config.c has seen to
- * it that these are none of ours. */
+/* Named by the config, or by the request's own header: none of those that are
+ * between the client and weir (config_header_kept()). */
 static bool
 is_forwarded(const struct request *r, struct slice name)
 {

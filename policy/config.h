@@ -186,6 +186,10 @@ uint32_t config_cache_age(int64_t s);
 bool config_split_model(struct slice model, struct slice *provider_slug, struct slice *bare);
 	/* "@slug/a/b" -> slug, a/b. false: no "@slug/" prefix (@cf/ and @hf/
 	 * are model names); then bare = model. */
+const char *config_header_kept(struct slice name);
+	/* Why that header of a client's never goes on to a provider ("is a
+	 * credential between the client and weir"); NULL: it may, where forward_headers
+	 * names it. */
 bool config_slug_valid(struct slice slug);
 	/* 1 to CONFIG_SLUG_BYTES_MAX of A-Z a-z 0-9 . _ - : slugs of configs,
 	 * providers, and what stands behind an "@". */

@@ -450,6 +450,17 @@ is_token(struct slice name)
 	return name.n > 0;
 }
 
+const char *
+config_header_kept(struct slice name)
+{
+	if (name.n >= 10 && slice_ieq((struct slice){ name.p, 10 }, SLICE("x-portkey-")))
+		return "is for weir alone";
+	for (size_t i = 0; i < sizeof(kept_headers) / sizeof(kept_headers[0]); i++)
+		if (slice_ieq(name, slice_of(kept_headers[i].name)))
+			return kept_headers[i].why;
+	return NULL;
+}
+
 static void
 check_header(struct walk *w, struct slice raw)
 {
@@ -460,11 +471,10 @@ check_header(struct walk *w, struct slice raw)
 		problem_add(w->problems, path_of(w), "must be a header's name of 1 to %d bytes", CONFIG_NAME_BYTES_MAX);
 		return;
 	}
-	if (name.n >= 10 && slice_ieq((struct slice){ text, 10 }, SLICE("x-portkey-")))
-		problem_add(w->problems, path_of(w), "\"%s\" is for weir alone, and is never forwarded", text);
-	for (size_t i = 0; i < sizeof(kept_headers) / sizeof(kept_headers[0]); i++)
-		if (slice_ieq(name, slice_of(kept_headers[i].name)))
-			problem_add(w->problems, path_of(w), "\"%s\" %s, and is never forwarded", text, kept_headers[i].why);
+	const char *why = config_header_kept(name);
+
+	if (why)
+		problem_add(w->problems, path_of(w), "\"%s\" %s, and is never forwarded", text, why);
 }
 
 static void

@@ -210,10 +210,13 @@ ask_state(struct slice question, struct buf *answer)
 	struct scratch memory = { .max = ANSWER_BYTES_MAX };
 	const struct body_scan *body = body_of(question, &scan);
 	struct state state = state_find(body);
-	struct slice out;
+	int64_t before = STATE_ALL;
+	struct slice number, out;
 
-	CHECK(state_strip(body, &state, STATE_ALL, &memory, &out));
-	buf_printf(answer, "\"kinds\":%u,\"in_turn\":%s,\"body\":", state.kinds, state.in_turn ? "true" : "false");
+	if (json_get(question, "before", &number))
+		CHECK(slice_to_i64(number, &before));
+	CHECK(state_strip(body, &state, (uint32_t)before, &memory, &out));
+	buf_printf(answer, "\"kinds\":%u,\"in_turn\":%s,\"messages\":%u,\"body\":", state.kinds, state.in_turn ? "true" : "false", state.messages);
 	buf_add_json(answer, out);
 	scratch_reset(&memory);
 }

@@ -87,15 +87,21 @@ function find(b) {
 	return { kinds, inTurn }
 }
 
-function strip(b, { kinds, inTurn }) {
+// Without the thinking of the messages before that one; of all of them (Infinity)
+// the conversation leaves its account for good, and the other members go too.
+function strip(b, { kinds, inTurn }, before) {
 	const { diagnostics, fallback_credit_token, ...rest } = b
-	const out = { ...rest, ...(diagnostics !== undefined && !(kinds & DIAGNOSTICS) ? { diagnostics } : {}),
-		...(fallback_credit_token !== undefined && !(kinds & CREDIT) ? { fallback_credit_token } : {}) }
+	const away = before === Infinity
+	const out = { ...rest, ...(diagnostics !== undefined && !(away && kinds & DIAGNOSTICS) ? { diagnostics } : {}),
+		...(fallback_credit_token !== undefined && !(away && kinds & CREDIT) ? { fallback_credit_token } : {}) }
 	if (!(kinds & THINKING))
 		return out
-	out.messages = b.messages.map((m) => (blocks(m).length > 0 && m.role === 'assistant' ? { ...m, content: m.content.filter((x) => !isThought(x)) } : m))
-		.filter((m, i) => !(blocks(m).length === 0 && blocks(b.messages[i]).length > 0))
-	if (inTurn && b.thinking?.type === 'enabled') {
+	const isMessage = (m) => m !== null && typeof m === 'object'
+	const number = (i) => b.messages.slice(0, i).filter(isMessage).length
+	out.messages = b.messages.map((m, i) => (blocks(m).length > 0 && m.role === 'assistant' && number(i) < before ? { ...m, content: m.content.filter((x) => !isThought(x)) } : m))
+	const last = out.messages.findLast((m) => isMessage(m) && m.role === 'assistant')
+	out.messages = out.messages.filter((m, i) => !(blocks(m).length === 0 && blocks(b.messages[i]).length > 0))
+	if (inTurn && !blocks(last).some(isThought) && b.thinking?.type === 'enabled') {
 		out.thinking = { type: 'disabled' }
 		if (b.context_management)
 			out.context_management = { edits: b.context_management.edits.filter((e) => e.type !== 'clear_thinking_20251015') }
@@ -103,25 +109,43 @@ function strip(b, { kinds, inTurn }) {
 	return out
 }
 
-test('state is found and left out as of a tree', async () => {
+// ---- both ----
+
+// Asks about random bodies, of which `whereOf` says up to where their thinking goes.
+async function compare(whereOf) {
 	const asked = Array.from({ length: BODIES }, body)
+	const before = asked.map(whereOf)
 	const texts = asked.map((b) => spell(b, chance, -99))
-	const answers = await ask(texts.map((text) => ({ ask: 'state', body: text })))
+	const answers = await ask(texts.map((text, i) => ({ ask: 'state', body: text, ...(before[i] === Infinity ? {} : { before: before[i] }) })))
 	const seen = new Map()
+	const count = (what, is) => seen.set(what, (seen.get(what) ?? 0) + is)
 
 	asked.forEach((b, i) => {
 		const wanted = find(b)
-		const stripped = strip(b, wanted)
+		const stripped = strip(b, wanted, before[i])
 		const answer = answers[i]
-		if (answer.kinds !== wanted.kinds || answer.in_turn !== wanted.inTurn || !isDeepStrictEqual(JSON.parse(answer.body), JSON.parse(JSON.stringify(stripped))))
-			assert.fail(JSON.stringify({ text: texts[i], answer, wanted, stripped }))
+		if (answer.kinds !== wanted.kinds || answer.in_turn !== wanted.inTurn || answer.messages !== b.messages.filter((m) => m !== null && typeof m === 'object').length ||
+			!isDeepStrictEqual(JSON.parse(answer.body), JSON.parse(JSON.stringify(stripped))))
+			assert.fail(JSON.stringify({ text: texts[i], before: before[i], answer, wanted, stripped }))
 		if (isDeepStrictEqual(b, stripped))
 			assert.equal(answer.body, texts[i])
+		const thoughts = (of) => of.messages.flatMap(blocks).filter(isThought).length
 		for (let k = 1; k < 128; k *= 2)
-			seen.set(k, (seen.get(k) ?? 0) + ((wanted.kinds & k) !== 0))
-		seen.set('disabled', (seen.get('disabled') ?? 0) + (stripped.thinking?.type === 'disabled'))
-		seen.set('gone', (seen.get('gone') ?? 0) + (stripped.messages.length < b.messages.length))
+			count(k, (wanted.kinds & k) !== 0)
+		count('disabled', stripped.thinking?.type === 'disabled')
+		count('gone', stripped.messages.length < b.messages.length)
+		count('some left', thoughts(stripped) > 0 && thoughts(stripped) < thoughts(b))
 	})
-	for (const [what, n] of seen)
+	return seen
+}
+
+test('state is found and left out as of a tree', async () => {
+	for (const [what, n] of await compare(() => Infinity))
+		if (what !== 'some left')	// but for those of no assistant
+			assert.ok(n > BODIES / 100, `${what} is seen ${n} times`)
+})
+
+test('up to a message its thinking is left out, and nothing else', async () => {
+	for (const [what, n] of await compare((b) => chance.dice(b.messages.length + 2)))
 		assert.ok(n > BODIES / 100, `${what} is seen ${n} times`)
 })

@@ -246,7 +246,7 @@ main(void)
 		cmocka_unit_test(each_kind_is_found), cmocka_unit_test(a_turn_that_goes_on_is_seen), cmocka_unit_test(thinking_goes_block_by_block),
 		cmocka_unit_test(a_turn_of_nothing_but_thinking_goes), cmocka_unit_test(the_other_members_go),
 		cmocka_unit_test(thinking_is_disabled_where_a_turn_goes_on), cmocka_unit_test(what_was_thought_here_stays),
-		cmocka_unit_test(thinking_is_disabled_where_a_turn_goes_on), cmocka_unit_test(words_and_bounds),
+		cmocka_unit_test(words_and_bounds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, free_all);
