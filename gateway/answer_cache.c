@@ -357,8 +357,7 @@ may_be_kept(const struct request *r, enum record_outcome outcome)
 {
 	const struct usage *u = r->attempt.tap ? usage_tap_usage(r->attempt.tap) : NULL;
 
-	return r->cache.collects && outcome == OUTCOME_OK && !r->cache.body.overflow && u && u->known && u->complete &&
-	    !(r->rec.fixed.flags & RECORD_FLAG(CLAMPED));
+	return r->cache.collects && outcome == OUTCOME_OK && u && u->known && u->complete && !(r->rec.fixed.flags & RECORD_FLAG(CLAMPED));
 }
 
 static bool
@@ -377,6 +376,10 @@ post(struct request *r)
 	};
 	const struct usage *u = usage_tap_usage(r->attempt.tap);
 
+	if (r->cache.body.overflow) {
+		metrics_add(w->arena, w->index, COUNTER_CACHE_REFUSED_LARGE, 1);
+		return false;
+	}
 	memcpy(entry.fixed.tokens, u->tokens, sizeof(u->tokens));
 	entry.fixed.cost_nusd = account_price(r, u, &estimated);
 	return cache_mail_put(w->cache->mail_fd, r->cache.key, &entry, r->plane->settings->cache.entry_bytes, w->arena, w->index);

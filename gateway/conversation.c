@@ -114,6 +114,12 @@ bound(const struct conversation *c)
 }
 
 bool
+conversation_bound(const struct request *r)
+{
+	return bound(&r->conversation) != 0;
+}
+
+bool
 conversation_fits(const struct request *r, const struct config_target *t)
 {
 	const struct conversation *c = &r->conversation;
@@ -164,7 +170,7 @@ strip(struct request *r, uint32_t before)
 	return r->at.asked && body_scan(body, r->at.asked, &why);
 }
 
-bool
+enum conversation_entry
 conversation_enter(struct request *r)
 {
 	struct conversation *c = &r->conversation;
@@ -176,9 +182,11 @@ conversation_enter(struct request *r)
 	}
 	bool moves = r->at.account != c->place.account;
 	if (!moves && !c->place.moved_at)
-		return true;
+		return CONVERSATION_ENTERS;
 	conversation_look(r);
-	return strip(r, moves || c->place.moved_at == MOVED_AT_MAX ? STATE_ALL : c->place.moved_at);
+	if (moves && bound(c))
+		return CONVERSATION_BOUND;
+	return strip(r, moves || c->place.moved_at == MOVED_AT_MAX ? STATE_ALL : c->place.moved_at) ? CONVERSATION_ENTERS : CONVERSATION_NO_MEMORY;
 }
 
 void

@@ -52,9 +52,12 @@ bool conversation_fits(const struct request *r, const struct config_target *t);
 	/* Can it go on at that target, as far as is known? */
 void conversation_reason(const struct request *r, struct buf *out);
 	/* Why it fits only where it came from, in words. */
-bool conversation_enter(struct request *r) MUST_CHECK;
+bool conversation_bound(const struct request *r);
+	/* Is there state in it that cannot be left out? As far as was looked. */
+enum conversation_entry { CONVERSATION_ENTERS, CONVERSATION_BOUND, CONVERSATION_NO_MEMORY };
+enum conversation_entry conversation_enter(struct request *r) MUST_CHECK;
 	/* At a target: leaves out of at.asked, which is what the client asked, what
-	 * this account would not understand. false: no memory. */
+	 * this account would not understand. BOUND: it cannot go on here. */
 void conversation_served(struct request *r);
 	/* This target has answered: the conversation is there. */
 

@@ -362,34 +362,34 @@ health_failed(struct request *r, const struct attempt_end *end)
 /* ---- words ---- */
 
 static bool
-say_row(const struct request *r, const struct health_ref *ref, int64_t now_ns, struct buf *out)
+find_out(const struct request *r, const struct health_ref *ref, int64_t now_ns, struct health_view *v)
 {
-	struct health_view v;
-
-	if (ref->row == HEALTH_NO_ROW || !health_at(r->worker->arena, ref->row, now_ns, &v) || v.state == HEALTH_UP ||
-	    v.id.hi != ref->id.hi || v.id.lo != ref->id.lo)
-		return false;
-	buf_printf(out, "%s is out (%s", v.name, health_why_name(v.why));
-	if (v.state == HEALTH_OUT)
-		buf_printf(out, ", for %lld s more", (long long)((v.over_in_ns + NS_PER_S - 1) / NS_PER_S));
-	buf_add_str(out, ")");
-	return true;
+	return ref->row != HEALTH_NO_ROW && health_at(r->worker->arena, ref->row, now_ns, v) && v->state != HEALTH_UP &&
+	    v->id.hi == ref->id.hi && v->id.lo == ref->id.lo;
 }
 
-void
+int64_t
 health_reason(struct request *r, const struct config_target *t, struct buf *out)
 {
 	const struct plane_target *known = plane_target_of(r->plane, r->config, t);
 	const struct setting_provider *p = known ? known->provider : settings_provider_of(r->plane->settings, t);
 	struct health_ref *breaker = breaker_of(r, t), model;
 	int64_t now_ns = clock_mono_ns();
+	struct health_view v;
 
 	if (health_usable(r, t))
-		return;
-	if ((breaker && say_row(r, breaker, now_ns, out)) || !p)
-		return;
-	model = model_ref(r, p, model_at(r, t));
-	(void)health_look(r->worker->arena, &model, now_ns);	/* finds its row */
-	if (!say_row(r, &plane_provider(r->plane, p)->health, now_ns, out))
-		(void)say_row(r, &model, now_ns, out);
+		return 0;
+	if (!breaker || !find_out(r, breaker, now_ns, &v)) {
+		if (!p)
+			return 0;
+		model = model_ref(r, p, model_at(r, t));
+		(void)health_look(r->worker->arena, &model, now_ns);	/* finds its row */
+		if (!find_out(r, &plane_provider(r->plane, p)->health, now_ns, &v) && !find_out(r, &model, now_ns, &v))
+			return 0;
+	}
+	buf_printf(out, "%s is out (%s", v.name, health_why_name(v.why));
+	if (v.state == HEALTH_OUT)
+		buf_printf(out, ", for %lld s more", (long long)((v.over_in_ns + NS_PER_S - 1) / NS_PER_S));
+	buf_add_str(out, ")");
+	return v.state == HEALTH_OUT ? v.over_in_ns : NS_PER_S;	/* a probe is under way, and is soon over */
 }

@@ -46,7 +46,8 @@ void health_begins(struct request *r);
 void health_served(struct request *r);
 void health_failed(struct request *r, const struct attempt_end *end);
 	/* How an attempt ended; once for each. */
-void health_reason(struct request *r, const struct config_target *t, struct buf *out);
-	/* Why nothing can be sent there now, in words; nothing if it can. */
+int64_t health_reason(struct request *r, const struct config_target *t, struct buf *out);
+	/* Why nothing can be sent there now, in words, and for how many nanoseconds,
+	 * as far as is known; nothing and 0 if it can. */
 
 #endif

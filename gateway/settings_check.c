@@ -375,6 +375,16 @@ check_cache(const struct settings_draft *d, struct problems *p)
 }
 
 static void
+check_health(const struct settings_draft *d, struct problems *p)
+{
+	uint32_t first = d->s.health.cooldown_ms, most = d->s.health.cooldown_max_ms;
+
+	if (most >= first || settings_unresolved(d, "health.cooldown_ms") || settings_unresolved(d, "health.cooldown_max_ms"))
+		return;
+	problem_add(p, "health.cooldown_max_ms", "must be at least health.cooldown_ms (%u): it is %u", first, most);
+}
+
+static void
 check_metadata(struct settings *s, struct problems *p)
 {
 	char path[PATH_BYTES];
@@ -446,6 +456,7 @@ settings_check(struct settings_draft *d, struct problems *p)
 	check_folders(d, p);
 	check_path_prefix(s, p);
 	check_cache(d, p);
+	check_health(d, p);
 	check_metadata(s, p);
 	for (uint32_t i = 0; i < s->providers_count; i++)
 		check_provider(s, i, p);

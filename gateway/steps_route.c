@@ -8,6 +8,7 @@
  * (answer.c). What the request is there, provider, model, body, price, is made
  * anew from what the client sent; nothing of the last target is left.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "gateway/admission.h"
@@ -115,6 +116,18 @@ target_provider(const struct request *r, const struct plane_target *known, struc
 	return r->plane->default_provider ? r->plane->default_provider : model_provider(r, r->at.model);
 }
 
+/* Nothing says who is asked, and nobody is known to have the model. */
+static void
+refuse_nowhere(struct request *r)
+{
+	if (!model_allowed(r, r->at.model))
+		model_refuse(r, &forbidden, "is not allowed for this API key");
+	else if (r->plane->settings->providers_count > 0)
+		model_refuse(r, &not_found, "is not known at any provider (x-portkey-provider, a config, or \"@provider/model\" says which one to ask)");
+	else
+		request_refuse(r, &invalid, "no provider is configured");
+}
+
 static enum step
 choose_provider(struct request *r, const struct plane_target *known, struct slice from_model)
 {
@@ -126,8 +139,7 @@ choose_provider(struct request *r, const struct plane_target *known, struct slic
 		return STEP_STOP;
 	}
 	if (!r->at.provider) {
-		request_refuse(r, &invalid, "no provider is configured for this request: name one with "
-		    "x-portkey-provider, a config, or a model \"@provider/model\"");
+		refuse_nowhere(r);
 		return STEP_STOP;
 	}
 	r->rec.provider = plane_provider(r->plane, r->at.provider)->slug;
@@ -334,6 +346,22 @@ target_leave(struct request *r)
 }
 
 static enum step
+enter_conversation(struct request *r)
+{
+	switch (conversation_enter(r)) {
+	case CONVERSATION_ENTERS:
+		return STEP_NEXT;
+	case CONVERSATION_BOUND:
+		r->passed_status = 503;
+		return STEP_PASS;
+	case CONVERSATION_NO_MEMORY:
+		break;
+	}
+	request_refuse(r, &invalid, "the request is too large");
+	return STEP_STOP;
+}
+
+static enum step
 target_enter(struct request *r, const struct config_target *t)
 {
 	const struct plane_target *known = plane_target_of(r->plane, r->config, t);
@@ -357,10 +385,8 @@ target_enter(struct request *r, const struct config_target *t)
 		return STEP_PASS;
 	}
 	r->at.asked = r->asked;
-	if (r->config->several_targets && !conversation_enter(r)) {
-		request_refuse(r, &invalid, "the request is too large");
-		return STEP_STOP;
-	}
+	if (r->config->several_targets && (step = enter_conversation(r)) != STEP_NEXT)
+		return step;
 	if (make_body(r) == STEP_STOP || set_model(r) == STEP_STOP || check_numbers(r) == STEP_STOP)
 		return STEP_STOP;
 	choose_time(r);
@@ -378,36 +404,65 @@ refuse_no_match(struct request *r)
 	    SLICE_FMT(r->config->nodes[r->walk.at].path));
 }
 
-static void
+/* Why this target cannot be used, and when it may be asked again; 0: not known. */
+static int64_t
 add_reason(struct request *r, const struct config_target *t, struct buf *out)
 {
 	struct slice path = r->config->nodes[t->node].path;
+	int64_t over_in_ns = 0;
 	struct buf reason;
 
 	buf_init(&reason, REASONS_BYTES_MAX);
 	if (!conversation_fits(r, t))
 		conversation_reason(r, &reason);
 	else
-		health_reason(r, t, &reason);
+		over_in_ns = health_reason(r, t, &reason);
 	if (reason.n > 0 && out->n + path.n + reason.n < REASONS_BYTES_MAX)
 		buf_printf(out, "%s%.*s: %.*s", out->n ? "; " : "", SLICE_FMT(path), SLICE_FMT(buf_slice(&reason)));
 	buf_free(&reason);
+	return over_in_ns;
 }
 
+/* Who waits as long as he is told finds a target that is asked again; a conversation
+ * that is bound to an account that the config does not have need not try. */
 static void
 refuse_all_out(struct request *r)
 {
-	static const struct refusal_words words = {
-		.status = 503, .type = "api_error", .headers = "", .outcome = OUTCOME_REFUSED,
-	};
+	struct refusal_words words = { .status = 503, .type = "api_error", .headers = "", .outcome = OUTCOME_REFUSED };
+	int64_t first_ns = INT64_MAX;
 	struct buf reasons;
+	char wait[64];
 
 	buf_init(&reasons, 2 * REASONS_BYTES_MAX);
-	for (uint32_t i = 0; i < r->config->targets_count; i++)
-		add_reason(r, &r->config->targets[i], &reasons);
+	for (uint32_t i = 0; i < r->config->targets_count; i++) {
+		int64_t over_in_ns = add_reason(r, &r->config->targets[i], &reasons);
+
+		if (over_in_ns > 0 && over_in_ns < first_ns)
+			first_ns = over_in_ns;
+	}
+	if (reasons.n == 0 && conversation_bound(r))	/* its targets' accounts are the request's to say */
+		conversation_reason(r, &reasons);
+	if (first_ns < INT64_MAX) {
+		snprintf(wait, sizeof(wait), "retry-after: %lld\r\n", (long long)((first_ns + NS_PER_S - 1) / NS_PER_S));
+		words.headers = wait;
+	} else if (conversation_bound(r)) {
+		words.headers = "x-should-retry: false\r\n";
+	}
 	request_refuse(r, &words, "no target of config \"%.*s\" can be used now: %.*s", SLICE_FMT(r->rec.config),
 	    SLICE_FMT(buf_slice(&reasons)));
 	buf_free(&reasons);
+}
+
+/* From a target whose outcome was `status`. */
+static enum route_step
+leave_for_next(struct request *r, int status)
+{
+	const struct route_facts facts = route_facts_of(r);
+	enum route_step step = route_next(&r->walk, &facts, status, false);
+
+	if (step == ROUTE_TARGET)
+		metrics_add(r->worker->arena, r->worker->index, COUNTER_FALLBACKS, 1);
+	return step;
 }
 
 static void
@@ -431,8 +486,7 @@ walk_on(struct request *r, enum route_step step)
 			attempt_start(r);
 		if (entered != STEP_PASS)
 			return;
-		const struct route_facts facts = route_facts_of(r);
-		step = route_next(&r->walk, &facts, r->passed_status, false);
+		step = leave_for_next(r, r->passed_status);
 	}
 	CHECK(!"a walk ends");
 }
@@ -449,10 +503,7 @@ route_resume(struct request *r, enum step entered)
 void
 route_on(struct request *r, int status)
 {
-	const struct route_facts facts = route_facts_of(r);
-
-	metrics_add(r->worker->arena, r->worker->index, COUNTER_FALLBACKS, 1);
-	walk_on(r, route_next(&r->walk, &facts, status, false));
+	walk_on(r, leave_for_next(r, status));
 }
 
 enum route_step
@@ -481,7 +532,7 @@ route_first(struct request *r)
 	if (step != ROUTE_TARGET || !r->config->several_targets)
 		return step;
 	r->preferred = conversation_home(r, r->walk.target);
-	if (r->preferred == ROUTE_ANY)
+	if (r->preferred == ROUTE_ANY && !conversation_bound(r))
 		return step;
 	const struct route_facts bound = route_facts_of(r);
 	return route_begin(&r->walk, r->config, &bound);
