@@ -231,7 +231,8 @@ relay_with_model(struct request *r)
 /* ---- the answer's head ---- */
 
 /* Lines of the provider that speak to weir's connection or account, not to
- * the client: limits of a shared account, other protocols of its host. */
+ * the client: limits of a shared account, other protocols of its host, and what
+ * weir says itself, where the provider is a gateway too. */
 static bool
 response_header_passes(const struct http1_head *head, struct slice name)
 {
@@ -247,6 +248,10 @@ response_header_passes(const struct http1_head *head, struct slice name)
 		break;
 	case 's':
 		if (slice_eq(name, SLICE("strict-transport-security")))
+			return false;
+		break;
+	case 'x':
+		if (slice_starts(name, SLICE("x-portkey-")) || slice_starts(name, SLICE("x-weir-")))
 			return false;
 		break;
 	}

@@ -259,7 +259,10 @@ account_retries(const struct request *r)
 
 	if (!retry || !retry->attempts)
 		return 0;
-	return r->attempt.status && !status_set_has(&retry->on_status_codes, r->attempt.status) ? (int32_t)r->at.retries : -1;
+	/* An answer that would be tried again, or an attempt that ended without one; not
+	 * where none was made (a hit, a refusal of weir's), or none has ended yet. */
+	bool failed = r->attempt.status ? status_set_has(&retry->on_status_codes, r->attempt.status) : r->attempt.reported;
+	return failed ? -1 : (int32_t)r->at.retries;
 }
 
 void
