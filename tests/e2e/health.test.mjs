@@ -223,6 +223,7 @@ test('all are out: 503 at once that names them and why; when the time is over th
 				assert.match(message, /\ba\b.*\bb\b/s, message);
 				assert.match(message, /credential|refused|401/i);
 				assert.match(message, /fail/i);
+				assert.match(seen.answer.headers.get('retry-after'), /^[12]$/, 'who waits so long finds b');
 			}
 		}
 		assert.deepEqual([await asked('a'), await asked('b')], [1, 1]);

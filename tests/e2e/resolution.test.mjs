@@ -125,12 +125,16 @@ describe('which provider', () => {
 		}
 	});
 
-	test('where nobody says it and nobody has the model: 400 that tells how', async () => {
+	test('where nobody says it and nobody has the model: 404 that tells how, and what there is; 403 where the key may not', async () => {
 		const several = await World.open({ providers: [{ slug: 'a', settings: { models: [HAIKU] } }, { slug: 'b', settings: { models: [OPUS] } }], settings: HARDY });
 		try {
 			const own = await several.weir.key('nobody');
 			isFrom(await walk(several, { key: own, body: { model: OPUS } }), 'b');
-			assert.match(refused((await walk(several, { key: own })).answer, 400, 'invalid_request_error'), /x-portkey-provider, a config, or a model "@provider\/model"/);
+			const unknown = refused((await walk(several, { key: own })).answer, 404, 'not_found_error');
+			assert.match(unknown, new RegExp(`"${MODEL}" is not known at any provider .*x-portkey-provider, a config, or "@provider/model".*you can use: .*claude`));
+			const strict = await several.weir.key('strict', '--model', OPUS);
+			const forbidden = refused((await walk(several, { key: strict })).answer, 403, 'permission_error');
+			assert.match(forbidden, new RegExp(`"${MODEL}" is not allowed for this API key; you can use: ${OPUS}$`));
 		} finally {
 			await several.close();
 		}

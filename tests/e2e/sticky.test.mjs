@@ -182,6 +182,25 @@ describe('what cannot be left behind', () => {
 		}
 	});
 
+	test('a config without its account: no other one is asked, and nobody need try again', async () => {
+		const other = await World.open({ providers: ['a', 'b', 'c'].map((slug) => ({ slug })), settings: { ...HARDY, default_provider: 'c' } });
+		try {
+			const own = await other.weir.key('elsewhere'), session = ['x-claude-code-session-id', 'elsewhere'];
+			const talk = new Conversation(sdk(other, own, [inline(ordered), session]), { thinking: null, script: { container: true, tool: undefined } });
+			assert.equal((await talk.turn()).route.slug, 'a');
+			/* Of the first of the last ones only the request says whose it is. */
+			for (const config of [fallback(['b', 'c']), loadbalance(['b', 'c']), fallback([{ override_params: { top_k: 5 } }, target('b')])]) {
+				const answer = await other.ask({ key: own, headers: [inline(config), session], body: JSON.stringify(talk.body()) });
+				assert.match(refused(answer, 503, 'api_error'), /container/);
+				assert.equal(answer.headers.get('x-should-retry'), 'false');
+			}
+			assert.deepEqual((await followed(other, talk.label)).hits, { a: 1 });
+			assert.equal((await talk.turn()).route.slug, 'a');
+		} finally {
+			await other.close();
+		}
+	});
+
 	test('two providers of one account are one: the conversation may go on at either', async () => {
 		const other = await World.open({ providers: [{ slug: 'a', account: 'acme' }, { slug: 'b', account: 'acme' }], settings: HARDY });
 		try {

@@ -352,6 +352,7 @@ test_types_and_bounds(void **state)
 	refuse("{\"cache\":{\"bytes\":-1,\"entry_bytes\":67108865,\"wait_ms\":0.5}}",
 	    "cache.bytes: must be a whole number from 0 to 8796093022208\n"
 	    "cache.entry_bytes: must be a whole number from 4096 to 67108864\ncache.wait_ms: must be a whole number from 0 to 86400000\n");
+	refuse("{\"health\":{\"cooldown_ms\":300001}}", "health.cooldown_max_ms: must be at least health.cooldown_ms (300001): it is 300000\n");
 	refuse("{\"cache\":{\"bytes\":8388607}}", "cache.bytes: must be at least twice cache.entry_bytes (4194304), or 0 for no cache\n");
 	refuse("{\"cache\":{\"entry_byte\":5000}}", "cache.entry_byte: unknown field; did you mean \"entry_bytes\"?\n");
 	refuse("{\"budgets\":{\"style\":\"openai\"}}", "budgets.style: must be one of: auto|anthropic|portkey\n");
