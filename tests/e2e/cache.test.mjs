@@ -155,6 +155,22 @@ for (const [name, script, stream = false] of NEVER)
 		}
 	});
 
+test('what is larger than an entry may be is not kept, and counted', async () => {
+	const small = await World.open({ providers: [{ slug: 'a' }], settings: { ...HARDY, cache: { bytes: 8388608, entry_bytes: 4096 } } });
+	try {
+		const own = await small.weir.key('small'), label = newLabel(), script = { events: 400 };
+		for (let i = 1; i <= 2; i++) {
+			const seen = await walk(small, { key: own, config: cached(), label, script });
+			assert.equal(seen.route.cache, 'MISS');
+			assert.ok(seen.answer.body.length > 4096);
+			assert.equal((await small.weir.metrics()).sum('weir_cache_refused_total', { reason: 'too_large' }), i);
+		}
+		assert.equal((await followed(small, label)).hits.a, 2);
+	} finally {
+		await small.close();
+	}
+});
+
 test('what was cut off by its client is not kept', async () => {
 	const label = newLabel(), body = messageBody({ stream: true, script: { label, events: 200, delay_ms: 5 } });
 	const client = await world.open();

@@ -116,6 +116,17 @@ describe('which provider', () => {
 		}
 	});
 
+	test('one that does not offer the model is passed over, which counts as a fallback', async () => {
+		const several = await World.open({ providers: [{ slug: 'a', settings: { models: [HAIKU] } }, { slug: 'b', settings: { models: [OPUS] } }], settings: HARDY });
+		try {
+			const seen = await walk(several, { key: await several.weir.key('passed'), config: fallback(['a', 'b']), body: { model: OPUS } });
+			isFrom(seen, 'b');
+			assert.equal((await several.weir.metrics()).sum('weir_fallbacks_total'), 1);
+		} finally {
+			await several.close();
+		}
+	});
+
 	test('one that there is not is named, whoever names it', async () => {
 		for (const way of [{ headers: [provider('@nobody')] }, { headers: [provider('nobody')] }, { headers: [['x-portkey-virtual-key', 'nobody']] }, { body: { model: `@nobody/${MODEL}` } },
 			{ config: target('nobody') }, { config: { virtual_key: 'nobody' } }, { config: { override_params: { model: '@nobody/x' } } }, { config: fallback(['a', target('nobody')]) }]) {
