@@ -147,14 +147,16 @@ choose_provider(struct request *r, const struct plane_target *known, struct slic
 }
 
 /* A host from the request's own header, or from its own config, gets no
- * credential that is not its own, unless the operator trusts it. */
+ * credential that is not its own, unless the operator trusts it: neither the
+ * provider's nor that of a saved config. */
 static enum step
 open_own_endpoint(struct request *r, struct slice credential, const struct host_url *host, bool from_client)
 {
+	bool own_credential = credential.n > 0 && r->config_inline;
 	char why[256];
 
-	if (host && from_client && !host->trusted && !credential.n) {
-		request_refuse(r, &invalid, "Invalid custom host: the provider's credential goes to hosts that the operator trusts only "
+	if (host && from_client && !host->trusted && !own_credential) {
+		request_refuse(r, &invalid, "Invalid custom host: a stored credential goes to hosts that the operator trusts only "
 		    "(setting custom_hosts.trusted); bring an api_key of your own");
 		return STEP_STOP;
 	}

@@ -75,6 +75,16 @@ describe('as it is written', () => {
 	});
 });
 
+test('a credential of a saved config does not go to a host of the request', async () => {
+	const hosted = await World.open({ providers: [{ slug: 'a' }], settings: { configs: [{ slug: 'pc-secret', config: target('a', { api_key: 'sk-ant-of-the-operator' }) }] } });
+	try {
+		const why = refused(await hosted.ask({ key: await hosted.weir.key('hosts'), headers: [saved('pc-secret'), ['x-portkey-custom-host', 'https://no-such-host.example.com']] }), 400, 'invalid_request_error');
+		assert.match(why, /stored credential/);
+	} finally {
+		await hosted.close();
+	}
+});
+
 describe('trusted hosts', () => {
 	test('a saved config goes there, with the credential of its account', async () => {
 		const seen = await walk(trusting, { key: trustingKey, headers: [saved('pc-hosted')] });
