@@ -130,8 +130,9 @@ make_key(struct request *r, uint64_t out[2])
 	canon_add(&k, r->rec.workspace);
 	/* Nobody sees another's answers unless they name a space that they share. */
 	canon_add(&k, space.n ? SLICE_NONE : r->rec.key_id);
-	canon_add(&k, space.n ? SLICE_NONE : r->rec.metadata);
 	canon_add(&k, space);
+	if (!space.n && !canon_add_json(&k, r->rec.metadata, &why))
+		return false;
 	canon_add(&k, r->config_inline ? r->rec.config_version : r->rec.config);
 	canon_add(&k, r->known.anthropic_version);
 	canon_add(&k, r->known.beta);

@@ -24,7 +24,7 @@ after(() => world.close());
 
 const cached = (more = {}) => target('a', { cache: { mode: 'simple', ...more } });
 /** The same request each time for one label. */
-const ask = (label, rest = {}) => walk(world, { key, config: cached(), label, script: { events: 3, usage: USAGE }, ...rest });
+const ask = (label, { world: where = world, ...rest } = {}) => walk(where, { key, config: cached(), label, script: { events: 3, usage: USAGE }, ...rest });
 /** An entry reaches the store a moment after its answer: asks until it is there. */
 async function stored(label, rest) {
 	const first = await ask(label, rest);
@@ -35,12 +35,16 @@ async function stored(label, rest) {
 	}, 'the answer is stored', undefined, 20)];
 }
 
-/** Two labels that are stored at the beginning, for a look at their age at the end. */
+/* Stored at the beginning, for a look at their age at the end: the request, and whether it is over then. */
+const AGED = [[{ config: cached({ max_age: AGE_S }) }, true], [{ config: cached({ max_age: 1 }) }, false], [{ headers: [['cache-control', `max-age=${AGE_S}`]] }, true],
+	[{ headers: [['cache-control', 'no-store']] }, false], [{ config: cached({ max_age: 3600 }), headers: [['cache-control', `max-age=${AGE_S}`]] }, false]];
 async function storedAt() {
-	const [short, invalid] = [newLabel(), newLabel()], begin = Date.now();
-	await stored(short, { config: cached({ max_age: AGE_S }) });
-	await stored(invalid, { config: cached({ max_age: 1 }) });
-	return { short, invalid, begin, end: Date.now() };
+	const labels = [];
+	for (const [request] of AGED) {
+		labels.push(newLabel());
+		await stored(labels.at(-1), request);
+	}
+	return { labels, end: Date.now() };
 }
 
 test('the second time it is not asked: the same bytes, nothing to pay, and what was saved', async () => {
@@ -105,6 +109,29 @@ describe('who shares', () => {
 		assert.equal((await ask(label, { key: other, headers: [space] })).route.cache, 'MISS');
 	});
 
+	test('nobody\'s metadata sees what another\'s has got, in whatever order it is written', async () => {
+		const label = newLabel(), metadata = (text) => ({ headers: [['x-portkey-metadata', text]] });
+		await stored(label, metadata('{"user":"u1","team":"x"}'));
+		assert.equal((await ask(label, metadata('{ "team":"x", "user":"u1" }'))).route.cache, 'HIT');
+		for (const other of ['{"user":"u2","team":"x"}', '{"user":"u1"}'])
+			assert.equal((await ask(label, metadata(other))).route.cache, 'MISS', other);
+		assert.equal((await ask(label)).route.cache, 'MISS');
+	});
+
+	test('but a namespace is shared by all of a workspace: its keys, whatever their metadata', async () => {
+		const label = newLabel(), space = ['x-portkey-cache-namespace', 'common'], other = await world.weir.key('cache-shared');
+		const [first] = await stored(label, { headers: [space, ['x-portkey-metadata', '{"user":"u1"}']] });
+		const hit = await ask(label, { key: other, headers: [space, ['x-portkey-metadata', '{"user":"u2"}']] });
+		assert.equal(hit.route.cache, 'HIT');
+		assert.ok(hit.answer.body.equals(first.answer.body));
+	});
+
+	test('another config is another place, though it sends the same', async () => {
+		const label = newLabel();
+		await stored(label);
+		assert.equal((await ask(label, { config: cached({ max_age: 3600 }) })).route.cache, 'MISS');
+	});
+
 	test('a namespace is a place of its own', async () => {
 		const label = newLabel(), space = (name) => ({ headers: [['x-portkey-cache-namespace', name]] });
 		await stored(label, space('one'));
@@ -112,6 +139,91 @@ describe('who shares', () => {
 		assert.equal((await ask(label)).route.cache, 'MISS');
 		assert.equal((await ask(label, space('one'))).route.cache, 'HIT');
 	});
+});
+
+test('semantic is simple for messages', async () => {
+	const [, hit] = await stored(newLabel(), { config: target('a', { cache: { mode: 'semantic' } }) });
+	assert.equal(hit.route.cache, 'HIT');
+});
+
+test('x-portkey-debug: false: nothing is kept, but what is there is given', async () => {
+	const label = newLabel(), quiet = { headers: [['x-portkey-debug', 'False']] };
+	for (let i = 1; i <= 3; i++)
+		assert.deepEqual([(await ask(label, quiet)).route.cache, (await followed(world, label)).hits.a], ['MISS', i]);
+	await stored(label);
+	assert.deepEqual([(await ask(label, quiet)).route.cache, (await followed(world, label)).hits.a], ['HIT', 4]);
+});
+
+describe('what a hit takes', () => {
+	let small, own;
+	before(async () => {
+		small = await World.open({ providers: [{ slug: 'a', settings: { rate_limits: [{ type: 'requests', unit: 'rpd', value: 5 }] } }], settings: { ...HARDY, cache: { entry_bytes: 8192 } } });
+		own = await small.weir.key('small');
+	});
+	after(() => small.close());
+
+	test('nothing of a budget: one that is spent gives hits, and no more', async () => {
+		const poor = await world.weir.key('cache-poor', '--budget', '0.05'), label = newLabel();
+		const [first] = await stored(label, { key: poor });
+		await world.weir.spends(poor, BigInt((await recordOf(world, first.answer)).cost_nusd));
+		assert.equal((await ask(newLabel(), { key: poor, script: { usage: { output_tokens: 10000000 } } })).answer.status, 200);
+		await until(async () => (await ask(newLabel(), { key: poor })).answer.status === 429, 'the money is spent');
+		assert.deepEqual([(await ask(label, { key: poor })).route.cache, (await ask(label, { key: poor })).answer.status], ['HIT', 200]);
+	});
+
+	test('of its key\'s rates what any request does', async () => {
+		const slow = await world.weir.key('cache-slow', '--rpm', '4'), label = newLabel(), seen = [];
+		for (let i = 0; i < 5; i++)
+			seen.push((await ask(label, { key: slow })).answer.status);
+		assert.deepEqual(seen, [200, 200, 200, 200, 429]);
+		assert.equal((await followed(world, label)).hits.a, 1);
+	});
+
+	test('nothing of its provider\'s rates', async () => {
+		const label = newLabel(), there = { world: small, key: own };
+		await stored(label, there);
+		for (let i = 0; i < 8; i++)
+			assert.equal((await ask(label, there)).route.cache, 'HIT');
+		const rest = [];
+		for (let i = 0; i < 5; i++)
+			rest.push((await ask(newLabel(), there)).answer.status);
+		assert.deepEqual(rest, [200, 200, 200, 200, 429], 'one of five was the first');
+		assert.deepEqual([(await ask(label, there)).route.cache, (await ask(label, there)).answer.status], ['HIT', 200]);
+	});
+});
+
+test('what is larger than cache.entry_bytes, and what a budget has shortened, is not kept', async () => {
+	const small = await World.open({ providers: [{ slug: 'a' }], settings: { ...HARDY, cache: { entry_bytes: 8192 } } });
+	try {
+		const own = await small.weir.key('small'), clamped = await small.weir.key('clamped', '--budget', '1');
+		for (const rest of [{ key: own, script: { events: 200, text_bytes: 100 } }, { key: own, stream: true, script: { events: 200, text_bytes: 100 } }, { key: clamped, body: { model: 'claude-opus-5-5', max_tokens: 64000 } }]) {
+			const label = newLabel();
+			for (let i = 1; i <= 3; i++) {
+				const seen = await ask(label, { world: small, ...rest });
+				assert.deepEqual([seen.answer.status, seen.route.cache, seen.hits.a], [200, 'MISS', i]);
+				assert.equal(seen.answer.headers.has('x-weir-max-tokens'), rest.key === clamped);
+			}
+		}
+		await stored(newLabel(), { world: small, key: own });
+	} finally {
+		await small.close();
+	}
+});
+
+test('without room nothing is looked up or kept; without patience nobody waits for another one', async () => {
+	for (const [cache, status] of [[{ bytes: 0 }, 'DISABLED'], [{ wait_ms: 0 }, 'MISS']]) {
+		const other = await World.open({ providers: [{ slug: 'a' }], settings: { ...HARDY, cache } });
+		try {
+			const own = await other.weir.key('other'), label = newLabel(), script = { hold: { before_head: true, gate: label } };
+			const both = [ask(label, { world: other, key: own, script }), ask(label, { world: other, key: own, script })];
+			await other.provider.held(2);
+			await other.provider.release(label);
+			for (const { answer, route } of await Promise.all(both))
+				assert.deepEqual([answer.status, route.cache], [200, status]);
+		} finally {
+			await other.close();
+		}
+	}
 });
 
 test('a forced refresh asks again and keeps the new answer', async () => {
@@ -250,8 +362,8 @@ test('if the one who asked leaves, another one asks', async () => {
 	assert.equal((await followed(world, label)).hits.a, 2);
 });
 
-test('when its time is over an answer is not given again; a time that may not be said is a week', async () => {
+test('when its time is over an answer is not given again; a time that may not be said is a week, and the config goes before the request', async () => {
 	await until(() => Date.now() - aged.end > AGE_S * 1000, 'a minute is over', 2 * AGE_S * 1000, 100);
-	assert.equal((await ask(aged.short, { config: cached({ max_age: AGE_S }) })).route.cache, 'MISS');
-	assert.equal((await ask(aged.invalid, { config: cached({ max_age: 1 }) })).route.cache, 'HIT');
+	for (const [i, [request, over]] of AGED.entries())
+		assert.equal((await ask(aged.labels[i], request)).route.cache, over ? 'MISS' : 'HIT', JSON.stringify(request));
 });

@@ -122,7 +122,8 @@ test('C30 the provider breaks off in the middle: one error event, no invented en
 			assert.equal(events.at(-1).event, 'error');
 			assert.equal(events.filter((e) => e.event === 'message_stop').length, 0);
 			assert.equal(events.length, 11, 'the whole events came, and half of none');
-			await client.drain();
+			assert.ok(answer.cut, 'the body has no end: nobody can take it for whole');
+			assert.equal((await client.drain()).length, 0);
 			assert.ok(client.ended);
 			const last = await world.provider.last();
 			const entry = await record(answer);
@@ -132,6 +133,23 @@ test('C30 the provider breaks off in the middle: one error event, no invented en
 			assert.ok(entry.cost_nusd >= 1000 * 2000 && entry.cost_nusd <= Number(last.cost_nusd) * 3, `${entry.cost_nusd} for ${last.cost_nusd}`);
 			client.close();
 		}
+});
+
+test('C30 an error that came whole, ahead of all content, ends in order: its connection serves the next request', async () => {
+	for (const script of [{ delay_head_ms: 1100, error: 'overloaded' }, { fault: { kind: 'stall_before_head' } }, { delay_head_ms: 1100, fault: { kind: 'reset_before_head' } }, { error_after: 0 }]) {
+		const client = await world.open();
+		const answer = await client.exchange(messageRequest({ key, stream: true, script }));	/* whose end is there, or this throws */
+		assert.equal(answer.status, 200);
+		assert.deepEqual([answer.framing, answer.headers.get('connection'), parseEvents(withoutPings(answer.body)).map((e) => e.event)], ['chunked', undefined, ['error']]);
+		assert.equal(client.unread.length, 0);
+		for (const stream of [true, false]) {
+			const next = await client.exchange(messageRequest({ key, stream, script: { events: 3 } }));
+			assert.equal(next.status, 200);
+			assert.equal(withoutPings(next.body).toString(), (await world.provider.last()).sent.toString());
+		}
+		assert.ok(!client.ended);
+		client.close();
+	}
 });
 
 test('C30 an error event of the provider passes as it is and ends the record as its error', async () => {
@@ -160,6 +178,7 @@ test('a stalled stream ends with a timeout event after stream_idle_ms', async ()
 	const answer = await ask({ events: 10, fault: { kind: 'stall', after_events: 5 } }, { mayBreak: true });
 	assert.ok(Date.now() - begin >= 2900);
 	const error = parseEvents(withoutPings(answer.body)).at(-1);
+	assert.ok(answer.cut, 'the body has no end');
 	assert.equal(error.json.error.type, 'timeout_error');
 	assert.equal((await record(answer)).outcome, 'upstream_failed');
 	await until(async () => (await world.provider.last()).peer_left_ms !== null, 'the provider is released');
