@@ -20,6 +20,31 @@
 
 static const struct exchange_callbacks callbacks;
 
+/* ---- the timer ---- */
+
+static void
+timer_passed(struct deadline *d, uint64_t now_ms)
+{
+	(void)now_ms;
+	attempt_timer(CONTAINER_OF(d, struct request, timer));
+}
+
+static void
+timer_start(struct request *r, enum timer_of of, uint64_t ms)
+{
+	r->timer_of = of;
+	deadline_init(&r->timer, timer_passed);
+	deadline_set(&r->worker->timers, &r->timer, worker_now_ms(r->worker) + ms);
+}
+
+static void
+timer_stop(struct request *r)
+{
+	if (r->timer_of != TIMER_NONE)
+		deadline_clear(&r->timer);
+	r->timer_of = TIMER_NONE;
+}
+
 /* ---- sending ---- */
 
 static void
@@ -56,16 +81,23 @@ static void
 attempt_send(struct request *r)
 {
 	const struct settings *s = r->plane->settings;
+	const uint32_t answer_ms = first_byte_ms(r);
 	struct exchange_request request = {
 		.pieces = r->at.pieces, .pieces_count = r->at.pieces_count, .mem = &r->mem, .connect_ms = s->limit.connect_ms,
-		.first_byte_ms = first_byte_ms(r), .idle_ms = s->limit.stream_idle_ms,
+		.first_byte_ms = answer_ms, .idle_ms = s->limit.stream_idle_ms,
 	};
 
 	r->attempt = (struct attempt){ .begin_ms = worker_now_ms(r->worker) };
 	health_begins(r);
 	r->exchange = exchange_start(r->at.endpoint->target, &request, &callbacks, r);
-	if (!r->exchange)
+	if (!r->exchange) {
 		give_up(r, "out of memory");
+		return;
+	}
+	/* The exchange's time begins when the request has left. What the config says,
+	 * or what is left for all attempts, has the connection and the sending in it. */
+	if (r->at.own_time || answer_ms < s->limit.first_byte_ms)
+		timer_start(r, TIMER_ANSWER, answer_ms);
 }
 
 void
@@ -130,29 +162,6 @@ static bool
 may_go_on(struct request *r, int status)
 {
 	return !is_the_last(r) && (may_retry(r, status, false) || route_has_more(r, status)) && time_left_ms(r) > 0;
-}
-
-static void
-timer_passed(struct deadline *d, uint64_t now_ms)
-{
-	(void)now_ms;
-	attempt_timer(CONTAINER_OF(d, struct request, timer));
-}
-
-static void
-timer_start(struct request *r, enum timer_of of, uint64_t ms)
-{
-	r->timer_of = of;
-	deadline_init(&r->timer, timer_passed);
-	deadline_set(&r->worker->timers, &r->timer, worker_now_ms(r->worker) + ms);
-}
-
-static void
-timer_stop(struct request *r)
-{
-	if (r->timer_of != TIMER_NONE)
-		deadline_clear(&r->timer);
-	r->timer_of = TIMER_NONE;
 }
 
 /* How long until the target is asked again; -1: it is not worth waiting. */
@@ -380,6 +389,8 @@ on_head(void *arg, const struct http1_head *head)
 	struct slice type = http1_find(head, "content-type"), id = http1_find(head, "request-id");
 	bool sse = slice_starts(type, SLICE("text/event-stream"));
 
+	if (r->timer_of == TIMER_ANSWER)
+		timer_stop(r);
 	a->first_byte_mono_ns = clock_mono_ns();
 	a->status = head->status;
 	/* Kept: the exchange's memory ends before the record is written. */
@@ -651,6 +662,11 @@ attempt_timer(struct request *r)
 	r->timer_of = TIMER_NONE;
 	if (of == TIMER_PAUSE) {
 		attempt_send(r);
+		return;
+	}
+	if (of == TIMER_ANSWER) {
+		exchange_cancel(r->exchange);
+		on_error(r, EXCHANGE_TIMEOUT, "no answer in the time that the request has");
 		return;
 	}
 	r->attempt.holding &= (uint8_t)~HOLD_START;

@@ -41,6 +41,7 @@ struct attempt_end {
 };
 
 void attempt_timer(struct request *r);
-	/* A pause is over, or a stream's beginning has been held long enough. */
+	/* A pause is over, a stream's beginning has been held long enough, or an
+	 * answer has not come in time. */
 
 #endif

@@ -310,8 +310,9 @@ request_client_drained(struct request *r)
 
 /* ---- silence ---- */
 
-/* The provider has not answered yet and the client must hear something: from
- * here on the answer is 200, and an error will be an event. */
+/* Nothing has gone to the client yet (no provider has answered, or the beginning of
+ * its answer is held) and it must hear something: from here on the answer is 200,
+ * and an error will be an event. */
 static void
 commit_early(struct request *r)
 {
@@ -321,7 +322,7 @@ commit_early(struct request *r)
 	};
 	struct http1_head head = { .status = 200, .headers = lines, .headers_count = 2, .content_length = -1 };
 
-	if (!relay_head(r, &head, -1))
+	if (!relay_open(r) || !relay_head(r, &head, -1))
 		return;
 	r->committed_early = r->sse = true;
 	r->rec.fixed.status = 200;
@@ -337,7 +338,7 @@ request_quiet(struct request *r)
 	timepoint_touch(&w->quiet, &r->quiet, worker_now_ms(w));
 	if (!r->client || r->client->stream.write_busy || r->tail_passing || (r->sse && r->length_known))
 		return;		/* bytes are on their way, or there is no room for ours */
-	if (!r->attempt.status && !r->committed_early) {
+	if (!r->response_head_sent) {
 		commit_early(r);
 	} else if (r->sse && !r->attempt.late && (!r->attempt.tap || !usage_tap_finished(r->attempt.tap))) {
 		bool begun = r->attempt.tap && usage_tap_message_started(r->attempt.tap) && !r->attempt.holding;

@@ -105,7 +105,7 @@ struct request {
 		struct body_edits *edits;
 		struct slice model;		/* bare text */
 		bool stream, model_remapped, beta_1m;
-		bool own_time;			/* first_byte_ms was said by the config or the request */
+		bool own_time;			/* first_byte_ms was said by the config or the request: connecting and sending are in it */
 		const struct price_row *price;
 		struct price_bound bound;	/* output_tokens: as granted */
 		int64_t floor_nusd, floor_tokens;	/* likely ones of the input, if nothing is ever reported */
@@ -159,7 +159,7 @@ struct request {
 	bool unrecorded;		/* over, but no page was free for its record */
 	bool no_record;			/* refused because records cannot be kept */
 	bool finished, settled, is_parked;
-	enum timer_of { TIMER_NONE, TIMER_PAUSE, TIMER_HOLD } timer_of;
+	enum timer_of { TIMER_NONE, TIMER_PAUSE, TIMER_ANSWER, TIMER_HOLD } timer_of;
 	struct deadline timer;
 	struct slice out_head;		/* built, not written yet */
 	struct slice *spans;		/* body bytes of this read, not written yet */

@@ -66,7 +66,7 @@ struct worker {
 	struct timeline idle, head, body, linger, stall;	/* client deadlines */
 	struct timeline quiet;		/* event streams, by last byte to the client */
 	struct timeline counting;	/* requests whose prompt a provider counts */
-	struct deadlines timers;	/* of requests: pauses between attempts, answers that are held */
+	struct deadlines timers;	/* of requests: pauses between attempts, answers that are late or held */
 	struct timeline waiting;	/* requests that had no room in a limit; a queue, without a time-out */
 	uint32_t waiting_count;
 	uv_timer_t room;		/* tries them again; runs while somebody waits */

@@ -2,6 +2,7 @@
 // request gives up. Pauses are lower bounds by the provider's clock.
 
 import assert from 'node:assert/strict';
+import net from 'node:net';
 import { after, before, describe, test } from 'node:test';
 
 import { parseEvents } from './client.mjs';
@@ -211,6 +212,31 @@ describe('how long', { concurrency: true }, () => {
 	test('the header goes before the config', async () => {
 		const seen = await walk(world, { key, config: hasty(60000), headers: [['x-portkey-request-timeout', '350']], script: silent });
 		assert.match(JSON.parse(seen.answer.body).error.message, /350ms/);
+	});
+
+	test('connecting is in it, and in the time of all attempts', async () => {
+		const sockets = [], mute = net.createServer((socket) => sockets.push(socket.on('error', () => {})));
+		await new Promise((resolve) => mute.listen(0, '127.0.0.1', resolve));
+		const deaf = (more) => target('a', { custom_host: `https://127.0.0.1:${mute.address().port}`, ...more });
+		const impatient = await World.open({ providers: [{ slug: 'a' }, { slug: 'b' }],
+			settings: { ...HARDY, routing: { total_ms: 1500 }, limits: { connect_ms: 60000 }, custom_hosts: { trusted: ['127.0.0.1'] } } });
+		try {
+			const own = await impatient.weir.key('impatient');
+			const alone = await walk(impatient, { key: own, config: deaf({ request_timeout: 350 }) });
+			assert.equal(alone.answer.status, 408, alone.answer.body.toString());
+			assert.match(JSON.parse(alone.answer.body).error.message, /350ms/);
+			const next = await walk(impatient, { key: own, config: fallback([deaf({ request_timeout: 350 }), 'b']) });
+			assert.deepEqual([next.answer.status, next.hits], [200, { b: 1 }]);
+			const begin = Date.now(), all = await walk(impatient, { key: own, config: deaf() });
+			assert.equal(all.answer.status, 504, all.answer.body.toString());
+			assert.ok(Date.now() - begin < 30000);
+			for (const { answer } of [alone, next, all])
+				assert.equal((await recordOf(impatient, answer)).attempts, answer === next.answer ? 1 : 0, 'it never left');
+		} finally {
+			await impatient.close();
+			sockets.forEach((socket) => socket.destroy());
+			await new Promise((resolve) => mute.close(resolve));
+		}
 	});
 
 	test('it ends with the first header: a stream that has begun is not cut', async () => {
