@@ -22,8 +22,8 @@ static const struct refusal_words unauthenticated = {
 static struct slice
 bearer_token(struct slice value)
 {
-
-	if (value.n > 7 && slice_ieq((struct slice){ value.p, 7 }, SLICE("bearer ")))
+	if (value.n > 7 && (slice_starts(value, SLICE("Bearer ")) ||	/* as everybody writes it */
+	    slice_ieq((struct slice){ value.p, 7 }, SLICE("bearer "))))
 		return slice_trim((struct slice){ value.p + 7, value.n - 7 });
 	return SLICE_NONE;
 }
@@ -177,7 +177,8 @@ check_forwarded(struct request *r)
 static enum step
 resolve_config(struct request *r)
 {
-	if (forbid_inline(r) == STEP_STOP || check_forwarded(r) == STEP_STOP || choose_config(r) == STEP_STOP)
+	if (forbid_inline(r) == STEP_STOP || (r->known.forward_headers.n && check_forwarded(r) == STEP_STOP) ||
+	    choose_config(r) == STEP_STOP)
 		return STEP_STOP;
 	r->rec.config_version = slice_of(r->config->version);
 	return STEP_NEXT;
