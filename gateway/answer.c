@@ -198,7 +198,7 @@ attempt_clear(struct request *r)
 	buf_free(&r->held);
 	buf_free(&r->tail);
 	buf_free(&r->late_error);
-	r->rec.provider_request_id = SLICE_NONE;
+	r->rec.provider_request_id = r->rec.error_type = SLICE_NONE;
 }
 
 /* Once for each attempt. */
