@@ -16,6 +16,7 @@
 #define OVERLOADED 529		/* what an overloaded_error in a stream stands for */
 #define PAUSE_MS 1000		/* before the first retry; twice as long before each further one */
 #define PAUSE_JITTER 4		/* up to one part in so many is added: not all come back at once */
+#define DAY_MS INT64_C(86400000)
 #define RETRY_AFTER_MS_MAX 60000	/* a provider that asks for more is not waited for, in one go or in all */
 
 static const struct exchange_callbacks callbacks;
@@ -197,7 +198,7 @@ attempt_clear(struct request *r)
 	buf_free(&r->held);
 	buf_free(&r->tail);
 	buf_free(&r->late_error);
-	r->rec.provider_request_id = SLICE_NONE;
+	r->rec.provider_request_id = r->rec.error_type = SLICE_NONE;
 }
 
 /* Once for each attempt. */
@@ -237,6 +238,12 @@ go_on(struct request *r, const struct attempt_end *end)
 
 /* ---- what a failed answer says ---- */
 
+static int64_t
+at_most_a_day(int64_t ms)
+{
+	return ms < DAY_MS ? ms : DAY_MS;
+}
+
 /* Milliseconds; -1: it does not say, or not so that we understand. */
 static int64_t
 retry_after_ms(const struct http1_head *head)
@@ -248,17 +255,17 @@ retry_after_ms(const struct http1_head *head)
 	for (size_t i = 0; i < sizeof(in_ms) / sizeof(in_ms[0]); i++) {
 		value = http1_find(head, in_ms[i]);
 		if (value.n && slice_to_i64(value, &n) && n >= 0)
-			return n;
+			return at_most_a_day(n);
 	}
 	value = http1_find(head, "retry-after");
 	if (!value.n)
 		return -1;
 	if (slice_to_i64(value, &n))
-		return n >= 0 && n < INT64_MAX / 1000 ? n * 1000 : -1;
+		return n < 0 ? -1 : n < DAY_MS ? at_most_a_day(n * 1000) : DAY_MS;
 	if (!clock_parse_http(value, &at_ns))
 		return -1;
 	at_ns -= clock_wall_ns();
-	return at_ns > 0 ? at_ns / NS_PER_MS : 0;
+	return at_ns > 0 ? at_most_a_day(at_ns / NS_PER_MS) : 0;
 }
 
 static int
@@ -622,7 +629,7 @@ on_error(void *arg, enum exchange_error e, const char *text)
 	struct attempt *a = &r->attempt;
 	struct attempt_end end = {
 		.status = e == EXCHANGE_TIMEOUT && r->at.own_time ? 408 : failures[e].listed, .always_retried = failures[e].always,
-		.final = a->accepted || e == EXCHANGE_FORBIDDEN, .retry_after_ms = -1, .error = slice_of(failures[e].words),
+		.final = a->accepted || e == EXCHANGE_FORBIDDEN, .ours = e == EXCHANGE_FORBIDDEN, .retry_after_ms = -1, .error = slice_of(failures[e].words),
 	};
 
 	r->exchange = NULL;

@@ -33,9 +33,10 @@ struct attempt_end {
 	int status;		/* the provider's, or what stands for it in lists of statuses */
 	bool answered;		/* the provider said so itself */
 	bool always_retried;	/* whatever the list says: the network failed */
-	bool final;		/* nothing else may be tried: it is the gateway's own mistake, or the client's */
+	bool final;		/* nothing else may be tried: the client has some of it, or it is `ours` */
+	bool ours;		/* the target was not asked, because it may not be */
 	bool in_stream;		/* as an event, behind a 200 */
-	int64_t retry_after_ms;	/* -1: it did not say */
+	int64_t retry_after_ms;	/* a day at the most; -1: it did not say */
 	struct slice error;	/* envelope type, or words */
 	struct slice body;	/* of an answer that was held; none */
 };

@@ -113,6 +113,22 @@ max_age_ns(const struct request *r)
 	return (int64_t)config_cache_age(c->max_age_s ? (int64_t)c->max_age_s : s) * NS_PER_S;
 }
 
+/* Those of the client that its provider looks at: versions and betas, of which
+ * there may be several lines, and what was listed to be forwarded. */
+static void
+add_headers(struct canon_key *k, const struct request *r)
+{
+	for (uint32_t i = 0; i < r->head.headers_count; i++) {
+		const struct http1_header *h = &r->head.headers[i];
+
+		if (!slice_starts(h->name, SLICE("anthropic-")) && !serve_forwards(r, h->name))
+			continue;
+		canon_add(k, h->name);
+		canon_add(k, h->value);
+	}
+	canon_add(k, SLICE_NONE);
+}
+
 /* false: there is no cache. */
 static bool
 make_key(struct request *r, uint64_t out[2])
@@ -134,8 +150,8 @@ make_key(struct request *r, uint64_t out[2])
 	if (!space.n && !canon_add_json(&k, r->rec.metadata, &why))
 		return false;
 	canon_add(&k, r->config_inline ? r->rec.config_version : r->rec.config);
-	canon_add(&k, r->known.anthropic_version);
-	canon_add(&k, r->known.beta);
+	canon_add(&k, r->known.custom_host);
+	add_headers(&k, r);
 	canon_add(&k, r->at.model);
 	if (!canon_add_json(&k, r->at.scan->body, &why))
 		return false;
@@ -283,45 +299,69 @@ cache_step(struct request *r)
 
 /* ---- a hit ---- */
 
+/* It was found, and cannot be served all the same. */
+static bool
+fetch_after_all(struct request *r)
+{
+	r->cache.from_cache = false;
+	r->rec.fixed.cache = CACHE_MISS;
+	buf_free(&r->held);
+	return false;
+}
+
+/* Its body as this client gets it. false: its model has another name here, and there
+ * is no room to put that in. */
+static bool
+body_of(struct request *r, const struct cache_entry *entry, struct slice *body)
+{
+	*body = entry->body;
+	if (!r->at.model_remapped)
+		return true;
+	buf_add_slice(&r->held, entry->body);
+	if (r->held.overflow)
+		return false;
+	*body = relay_with_model(r);
+	return true;
+}
+
+static bool
+serve(struct request *r, const struct cache_entry *entry)
+{
+	struct http1_header lines[] = {
+		{ SLICE("content-type"), entry->content_type },
+		{ SLICE("cache-control"), SLICE("no-cache") },
+	};
+	bool stream = entry->fixed.flags & CACHE_FLAG(STREAM);
+	struct http1_head head = { .status = entry->fixed.status, .headers = lines, .headers_count = stream ? 2 : 1 };
+	struct slice body;
+
+	r->sse = stream;
+	if (!body_of(r, entry, &body))
+		return false;
+	if (!r->committed_early) {
+		r->rec.fixed.status = entry->fixed.status;
+		if (!relay_head(r, &head, (int64_t)body.n))
+			return false;
+	}
+	r->rec.fixed.saved_nusd = entry->fixed.cost_nusd;
+	r->rec.fixed.outcome = OUTCOME_OK;
+	relay_span(r, body);
+	relay_flush(r, true);
+	return true;
+}
+
 bool
 cache_serve(struct request *r)
 {
 	struct cache_desk *d = r->worker->cache;
 	struct cache_entry entry;
 
-	if (!cache_get(d->store, r->cache.key, clock_wall_ns(), &entry)) {
-		r->cache.from_cache = false;
-		return false;
-	}
-	struct http1_header lines[] = {
-		{ SLICE("content-type"), entry.content_type },
-		{ SLICE("cache-control"), SLICE("no-cache") },
-	};
-	bool stream = entry.fixed.flags & CACHE_FLAG(STREAM);
-	struct http1_head head = {
-		.status = entry.fixed.status, .headers = lines, .headers_count = stream ? 2 : 1, .content_length = (int64_t)entry.body.n,
-	};
-	struct slice body = entry.body;
-
-	r->sse = stream;
-	r->rec.fixed.saved_nusd = entry.fixed.cost_nusd;
-	r->rec.fixed.outcome = OUTCOME_OK;
-	if (r->at.model_remapped) {
-		buf_add_slice(&r->held, body);
-		body = relay_with_model(r);
-		head.content_length = (int64_t)body.n;
-	}
-	if (!r->committed_early) {
-		r->rec.fixed.status = entry.fixed.status;
-		if (!relay_head(r, &head, head.content_length)) {
-			cache_done(d->store);
-			r->cache.from_cache = false;
-			return false;
-		}
-	}
-	relay_span(r, body);
-	relay_flush(r, true);
+	if (!cache_get(d->store, r->cache.key, clock_wall_ns(), &entry))
+		return fetch_after_all(r);
+	bool served = serve(r, &entry);
 	cache_done(d->store);
+	if (!served)
+		return fetch_after_all(r);
 	request_finish(r, OUTCOME_OK, true);
 	return true;
 }

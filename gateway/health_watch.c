@@ -15,7 +15,7 @@
 
 /* ---- rows ---- */
 
-enum row_of { ROW_ACCOUNT, ROW_MODEL, ROW_BREAKER };
+enum row_of { ROW_ACCOUNT, ROW_MODEL, ROW_BREAKER, ROW_OWN_ACCOUNT };
 
 /* By names and not by numbers, which a reload may change. Names of models and of
  * inline configs come from clients, so the key is not one that they know. */
@@ -29,12 +29,42 @@ ref_of(uint64_t epoch, enum row_of of, struct slice owner, struct slice part)
 	return (struct health_ref){ .id = { second.lo, second.hi }, .row = HEALTH_NO_ROW };
 }
 
+/* What a saved target goes to by a host or a credential of its own: whatever
+ * becomes of that says nothing of its provider's account. */
 static struct health_ref
-model_ref(const struct request *r, const struct setting_provider *p, struct slice model)
+own_account_ref(uint64_t epoch, struct slice account, const struct config_target *t)
 {
+	const struct host_url *h = &t->custom_host;
+	/* From the URL: its host, port and path stand there in a row. */
+	struct slice place = t->use_custom_host ? (struct slice){ h->host.p, (size_t)(h->path.p + h->path.n - h->host.p) } : SLICE_NONE;
+
+	return ref_of(epoch, ROW_OWN_ACCOUNT, t->api_key.n ? t->api_key : account, place);
+}
+
+/* The account that a request has at a target. NULL: one that it brought itself,
+ * of which nobody else learns anything. */
+static struct health_ref *
+account_at(const struct request *r, const struct config_target *t, const struct setting_provider *p)
+{
+	struct plane_target *known = (struct plane_target *)(uintptr_t)plane_target_of(r->plane, r->config, t);
+
+	if (r->known.custom_host.n)
+		return NULL;
+	if (known && known->endpoint.target)
+		return &known->account;
+	return t->api_key.n || t->use_custom_host ? NULL : &plane_provider(r->plane, p)->health;
+}
+
+/* Failures are those of the place that is asked, also where it shares its account. */
+static struct health_ref
+model_ref(const struct request *r, const struct setting_provider *p, const struct health_ref *account, struct slice model)
+{
+	struct plane_provider *provider = plane_provider(r->plane, p);
+	struct slice id = { (const char *)&account->id, sizeof(account->id) };
+
 	if (model.n > MODEL_BYTES_MAX)
 		model.n = MODEL_BYTES_MAX;
-	return ref_of(arena_epoch(r->worker->arena), ROW_MODEL, plane_provider(r->plane, p)->account, model);
+	return ref_of(arena_epoch(r->worker->arena), ROW_MODEL, account == &provider->health ? provider->slug : id, model);
 }
 
 void
@@ -48,8 +78,14 @@ health_watch_name(struct plane *p, const struct arena *a)
 	for (uint32_t i = 0; i < s->configs_count; i++) {
 		const struct config *c = s->configs[i];
 
-		for (uint32_t j = 0; j < c->targets_count; j++)
-			p->targets[p->first[i] + j].breaker = ref_of(epoch, ROW_BREAKER, c->slug, c->nodes[c->targets[j].node].path);
+		for (uint32_t j = 0; j < c->targets_count; j++) {
+			const struct config_target *t = &c->targets[j];
+			struct plane_target *known = &p->targets[p->first[i] + j];
+
+			known->breaker = ref_of(epoch, ROW_BREAKER, c->slug, c->nodes[t->node].path);
+			if (known->endpoint.target)
+				known->account = own_account_ref(epoch, plane_provider(p, known->provider)->account, t);
+		}
 	}
 }
 
@@ -91,7 +127,7 @@ health_usable(struct request *r, const struct config_target *t)
 {
 	const struct plane_target *known = plane_target_of(r->plane, r->config, t);
 	const struct setting_provider *p = known ? known->provider : settings_provider_of(r->plane->settings, t);
-	struct health_ref *breaker = breaker_of(r, t), model;
+	struct health_ref *breaker = breaker_of(r, t), *account, model;
 	int64_t now_ns = clock_mono_ns();
 
 	if (!is_watched(r, t))
@@ -100,8 +136,10 @@ health_usable(struct request *r, const struct config_target *t)
 		return false;
 	if (!p)		/* the request says where it goes: that is seen there */
 		return true;
-	model = model_ref(r, p, model_at(r, t));
-	return may_ask(r, &plane_provider(r->plane, p)->health, now_ns) && may_ask(r, &model, now_ns);
+	if (!(account = account_at(r, t, p)))
+		return true;
+	model = model_ref(r, p, account, model_at(r, t));
+	return may_ask(r, account, now_ns) && may_ask(r, &model, now_ns);
 }
 
 /* false: it is out, or somebody else tries it. */
@@ -136,11 +174,14 @@ health_enter(struct request *r)
 	now_ns = clock_mono_ns();
 	r->at.watched = true;
 	*h = (struct health_watch){ .breaker = NULL };
-	h->account = &plane_provider(r->plane, r->at.provider)->health;
 	h->breaker = breaker_of(r, r->at.target);
-	h->model = model_ref(r, r->at.provider, r->at.model);
-	return (!h->breaker || take(r, h->breaker, &h->at_breaker, now_ns)) && take(r, h->account, &h->at_account, now_ns) &&
-	    take(r, &h->model, &h->at_model, now_ns);
+	h->account = account_at(r, r->at.target, r->at.provider);
+	if (h->breaker && !take(r, h->breaker, &h->at_breaker, now_ns))
+		return false;
+	if (!h->account)
+		return true;
+	h->model = model_ref(r, r->at.provider, h->account, r->at.model);
+	return take(r, h->account, &h->at_account, now_ns) && take(r, &h->model, &h->at_model, now_ns);
 }
 
 void
@@ -151,8 +192,10 @@ health_leave(struct request *r)
 
 	if (!r->at.watched)
 		return;
-	health_probe_drop(a, h->account, &h->at_account);
-	health_probe_drop(a, &h->model, &h->at_model);
+	if (h->account) {
+		health_probe_drop(a, h->account, &h->at_account);
+		health_probe_drop(a, &h->model, &h->at_model);
+	}
 	if (h->breaker)
 		health_probe_drop(a, h->breaker, &h->at_breaker);
 	r->at.watched = false;
@@ -205,14 +248,23 @@ static void
 name_rows(struct request *r, struct names *n)
 {
 	struct health_watch *h = &r->health;
+	const struct plane_provider *p = plane_provider(r->plane, r->at.provider);
+	struct slice model = r->at.model;
 
-	struct slice account = plane_provider(r->plane, r->at.provider)->account;
-
-	snprintf(n->account, sizeof(n->account), "provider %.*s", SLICE_FMT(account));
-	snprintf(n->model, sizeof(n->model), "provider %.*s, model %.*s", SLICE_FMT(account),
-	    r->at.model.n > MODEL_BYTES_MAX ? MODEL_BYTES_MAX : (int)r->at.model.n, r->at.model.p);
-	h->account->name = n->account;
-	h->model.name = n->model;
+	if (model.n > MODEL_BYTES_MAX)
+		model.n = MODEL_BYTES_MAX;
+	if (h->account == &p->health) {
+		snprintf(n->account, sizeof(n->account), "provider %.*s", SLICE_FMT(p->account));
+		snprintf(n->model, sizeof(n->model), "provider %.*s, model %.*s", SLICE_FMT(p->slug), SLICE_FMT(model));
+	} else if (h->account) {
+		snprintf(n->account, sizeof(n->account), "config %.*s %.*s, account", SLICE_FMT(r->rec.config), SLICE_FMT(r->rec.target));
+		snprintf(n->model, sizeof(n->model), "config %.*s %.*s, model %.*s", SLICE_FMT(r->rec.config), SLICE_FMT(r->rec.target),
+		    SLICE_FMT(model));
+	}
+	if (h->account) {
+		h->account->name = n->account;
+		h->model.name = n->model;
+	}
 	if (!h->breaker)
 		return;
 	snprintf(n->breaker, sizeof(n->breaker), "config %.*s %.*s", SLICE_FMT(r->rec.config), SLICE_FMT(r->rec.target));
@@ -224,7 +276,8 @@ forget_names(struct request *r)
 {
 	struct health_watch *h = &r->health;
 
-	h->account->name = h->model.name = NULL;
+	if (h->account)
+		h->account->name = h->model.name = NULL;
 	if (h->breaker)
 		h->breaker->name = NULL;
 }
@@ -247,8 +300,10 @@ health_served(struct request *r)
 		return;
 	now_ns = clock_mono_ns();
 	rule = rule_of(r);
-	health_success(a, h->account, &rule, &h->at_account, now_ns);
-	health_success(a, &h->model, &rule, &h->at_model, now_ns);
+	if (h->account) {
+		health_success(a, h->account, &rule, &h->at_account, now_ns);
+		health_success(a, &h->model, &rule, &h->at_model, now_ns);
+	}
 	if (h->breaker) {
 		rule = breaker_rule(r);
 		health_success(a, h->breaker, &rule, &h->at_breaker, now_ns);
@@ -256,9 +311,19 @@ health_served(struct request *r)
 	end_tries(h);
 }
 
+/* A 400 quotes what it does not like, so a client could have any words come back
+ * ("credit balance: Extra inputs are not permitted") and take the account from all. */
+static bool
+may_be_quoted(const struct request *r, const struct attempt_end *end, struct slice words)
+{
+	struct slice asked = r->asked ? r->asked->body : SLICE_NONE;
+
+	return end->status == 400 && (slice_contains(asked, words) || slice_contains(asked, SLICE("\\u00")));
+}
+
 /* Words of a refusal that no short wait cures: the account's money, or its plan. */
 static bool
-is_about_money(const struct attempt_end *end)
+is_about_money(const struct request *r, const struct attempt_end *end)
 {
 	static const char *const marks[] = {
 		"credit balance", "enforced_spend_limit_reached", "contract_spend_limit_reached", "ramp_limit_exceeded", "spend limit",
@@ -269,7 +334,7 @@ is_about_money(const struct attempt_end *end)
 	if (end->status != 400 && end->status != 429)
 		return false;
 	for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++)
-		if (slice_contains(end->body, slice_of(marks[i])))
+		if (slice_contains(end->body, slice_of(marks[i])) && !may_be_quoted(r, end, slice_of(marks[i])))
 			return true;
 	/* The cap of a tier does not say when it ends; a rate always does. */
 	return end->status == 429 && end->answered && end->retry_after_ms < 0 && !end->in_stream;
@@ -319,26 +384,15 @@ report_breaker(struct request *r, const struct attempt_end *end, int64_t now_ns)
 	h->at_breaker.probe = 0;
 }
 
-void
-health_failed(struct request *r, const struct attempt_end *end)
+/* At the account, and at the model there. */
+static void
+report_account(struct request *r, const struct attempt_end *end, int64_t now_ns)
 {
 	struct health_watch *h = &r->health;
-	bool own_credential = r->at.endpoint == &r->own_endpoint || r->at.target->api_key.n;
 	struct arena *a = r->worker->arena;
-	struct health_rule rule;
-	struct names names;
-	int64_t now_ns;
+	struct health_rule rule = rule_of(r);
 
-	if (!r->at.watched || end->final)
-		return;
-	now_ns = clock_mono_ns();
-	rule = rule_of(r);
-	name_rows(r, &names);
-	if (h->breaker)
-		report_breaker(r, end, now_ns);
-	if (own_credential)
-		;	/* its account is nobody else's */
-	else if (is_about_money(end))
+	if (is_about_money(r, end))
 		account_out(r, HEALTH_MONEY, now_ns);
 	else if (end->status == 401)
 		account_out(r, HEALTH_CREDENTIAL, now_ns);
@@ -355,6 +409,23 @@ health_failed(struct request *r, const struct attempt_end *end)
 		health_success(a, h->account, &rule, &h->at_account, now_ns);
 	health_probe_drop(a, h->account, &h->at_account);
 	health_probe_drop(a, &h->model, &h->at_model);
+}
+
+void
+health_failed(struct request *r, const struct attempt_end *end)
+{
+	struct health_watch *h = &r->health;
+	struct names names;
+	int64_t now_ns;
+
+	if (!r->at.watched || end->ours)
+		return;
+	now_ns = clock_mono_ns();
+	name_rows(r, &names);
+	if (h->breaker)
+		report_breaker(r, end, now_ns);
+	if (h->account)
+		report_account(r, end, now_ns);
 	end_tries(h);
 	forget_names(r);
 }
@@ -373,18 +444,18 @@ health_reason(struct request *r, const struct config_target *t, struct buf *out)
 {
 	const struct plane_target *known = plane_target_of(r->plane, r->config, t);
 	const struct setting_provider *p = known ? known->provider : settings_provider_of(r->plane->settings, t);
-	struct health_ref *breaker = breaker_of(r, t), model;
+	struct health_ref *breaker = breaker_of(r, t), *account, model;
 	int64_t now_ns = clock_mono_ns();
 	struct health_view v;
 
 	if (health_usable(r, t))
 		return 0;
 	if (!breaker || !find_out(r, breaker, now_ns, &v)) {
-		if (!p)
+		if (!p || !(account = account_at(r, t, p)))
 			return 0;
-		model = model_ref(r, p, model_at(r, t));
+		model = model_ref(r, p, account, model_at(r, t));
 		(void)health_look(r->worker->arena, &model, now_ns);	/* finds its row */
-		if (!find_out(r, &plane_provider(r->plane, p)->health, now_ns, &v) && !find_out(r, &model, now_ns, &v))
+		if (!find_out(r, account, now_ns, &v) && !find_out(r, &model, now_ns, &v))
 			return 0;
 	}
 	buf_printf(out, "%s is out (%s", v.name, health_why_name(v.why));

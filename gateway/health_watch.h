@@ -3,9 +3,13 @@
  *
  * A target of a config stands on up to three rows of shm/health.h, which all
  * workers share: the provider's account (no money, a credential that is refused),
- * that account's model (failures, overload, "wait so long": they concern one model),
+ * the provider's model (failures, overload, "wait so long": they concern one model),
  * and, where the config has a cb_config, a circuit breaker of its own, which then
  * decides about failures alone. It can be used if none of them is out.
+ *
+ * A saved target with a host or a credential of its own has rows of its own in place
+ * of its provider's. Of hosts and credentials that come with a request nothing is
+ * kept: they are nobody else's, and clients could fill the table with them.
  *
  * Rows are looked at and reported to only where that changes anything: in configs
  * with several targets, and for targets with a cb_config. A request that has no
@@ -26,7 +30,7 @@ struct request;
 
 /* At the target at hand. */
 struct health_watch {
-	struct health_ref *account, *breaker;	/* the plane's, which know where they are; breaker NULL: none */
+	struct health_ref *account, *breaker;	/* the plane's, which know where they are; NULL: none */
 	struct health_ref model;
 	struct health_try at_account, at_model, at_breaker;
 };

@@ -27,6 +27,7 @@ struct plane_provider {		/* of the setting with the same index */
 struct plane_target {		/* of a target of a saved config */
 	const struct setting_provider *provider;	/* NULL: the request says which */
 	struct endpoint endpoint;	/* of its own host or credential; else not open */
+	struct health_ref account;	/* of that */
 	struct health_ref breaker;	/* if the target has one */
 };
 

@@ -240,6 +240,9 @@ void attempt_start(struct request *r);
 struct text;
 bool serve_head(struct request *r, enum route route, size_t body_bytes, struct text *t) MUST_CHECK;
 	/* The head of a request to the provider, in body_mem. false: no memory. */
+bool serve_forwards(const struct request *r, struct slice name);
+	/* Does a header of that name go on to the provider at hand because the config
+	 * or the request lists it? */
 bool serve_build(struct request *r) MUST_CHECK;
 	/* Head and body of the provider's request, into at.pieces. false: no memory. */
 void step_settle(struct request *r, enum record_outcome outcome);

@@ -7,6 +7,7 @@
 enum step {
 	STEP_NEXT,
 	STEP_STOP,	/* refused, answered, or waiting: the request may be gone */
+	STEP_OUT,	/* this target cannot be used now, and has not been asked */
 	STEP_PASS,	/* this target's outcome is passed_status, and there is another target */
 };
 

@@ -382,10 +382,8 @@ target_enter(struct request *r, const struct config_target *t)
 		return STEP_STOP;
 	if ((step = check_model(r)) != STEP_NEXT)
 		return step;
-	if ((t->breaker || r->config->several_targets) && !health_enter(r)) {		/* somebody else probes it by now */
-		r->passed_status = 503;
-		return STEP_PASS;
-	}
+	if ((t->breaker || r->config->several_targets) && !health_enter(r))
+		return STEP_OUT;	/* somebody else probes it by now */
 	r->at.asked = r->asked;
 	if (r->config->several_targets && (step = enter_conversation(r)) != STEP_NEXT)
 		return step;
@@ -467,10 +465,18 @@ leave_for_next(struct request *r, int status)
 	return step;
 }
 
+static enum route_step
+take_another(struct request *r)
+{
+	const struct route_facts facts = route_facts_of(r);
+
+	return route_again(&r->walk, &facts);
+}
+
 static void
 walk_on(struct request *r, enum route_step step)
 {
-	/* Each turn enters another target. */
+	/* Each turn enters another target, or finds that somebody else was faster. */
 	for (uint32_t turns = 0; turns <= r->config->targets_count; turns++) {
 		switch (step) {
 		case ROUTE_TARGET:
@@ -483,14 +489,21 @@ walk_on(struct request *r, enum route_step step)
 			refuse_all_out(r);
 			return;
 		}
-		enum step entered = target_enter(r, r->walk.target);
-		if (entered == STEP_NEXT)
+		switch (target_enter(r, r->walk.target)) {
+		case STEP_NEXT:
 			attempt_start(r);
-		if (entered != STEP_PASS)
 			return;
-		step = leave_for_next(r, r->passed_status);
+		case STEP_STOP:
+			return;
+		case STEP_PASS:
+			step = leave_for_next(r, r->passed_status);
+			break;
+		case STEP_OUT:
+			step = take_another(r);
+			break;
+		}
 	}
-	CHECK(!"a walk ends");
+	refuse_all_out(r);	/* they come and go faster than they can be taken */
 }
 
 void

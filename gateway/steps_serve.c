@@ -34,8 +34,8 @@ header_passes(struct slice name)
 
 /* Named by the config, or by the request's own header: none of those that are
  * between the client and weir (config_header_kept()). */
-static bool
-is_forwarded(const struct request *r, struct slice name)
+bool
+serve_forwards(const struct request *r, struct slice name)
 {
 	const struct config_target *t = r->at.target;
 
@@ -54,7 +54,7 @@ add_client_headers(struct text *t, const struct request *r)
 	for (uint32_t i = 0; i < r->head.headers_count; i++) {
 		const struct http1_header *h = &r->head.headers[i];
 
-		if ((!header_passes(h->name) && !(forwards && is_forwarded(r, h->name))) || http1_connection_names(&r->head, h->name))
+		if ((!header_passes(h->name) && !(forwards && serve_forwards(r, h->name))) || http1_connection_names(&r->head, h->name))
 			continue;
 		version = version || slice_eq(h->name, SLICE("anthropic-version"));
 		type = type || slice_eq(h->name, SLICE("content-type"));

@@ -283,6 +283,23 @@ route_next(struct route_walk *w, const struct route_facts *f, int status, bool f
 	return ROUTE_OVER;
 }
 
+enum route_step
+route_again(struct route_walk *w, const struct route_facts *f)
+{
+	bool asked = false;	/* something below, maybe: it must not be chosen again */
+
+	for (uint32_t n = w->target->node, up; n != 0; n = up) {
+		up = node_at(w, n)->parent;
+		enum config_mode mode = node_at(w, up)->mode;
+
+		if ((mode == CONFIG_FALLBACK && enter_next(w, f, up, n)) ||
+		    (mode == CONFIG_LOADBALANCE && !asked && enter(w, f, up) == ROUTE_TARGET))
+			return ROUTE_TARGET;
+		asked = asked || (mode == CONFIG_FALLBACK && w->steps > 0);
+	}
+	return ROUTE_OVER;
+}
+
 bool
 route_has_next(const struct route_walk *w, const struct route_facts *f, int status)
 {

@@ -74,6 +74,10 @@ enum route_step route_next(struct route_walk *w, const struct route_facts *f, in
 	/* The target's outcome was `status`, an upstream's or what stands for it
 	 * (408, 500, 503, 412, 429). `final`: never falls back, whatever the config
 	 * says. TARGET or OVER; OVER leaves walk.target at the last one. */
+enum route_step route_again(struct route_walk *w, const struct route_facts *f) MUST_CHECK;
+	/* The target at hand cannot be used any more, and has not been asked: another
+	 * one in its place, whatever the config says of outcomes. TARGET or OVER; OVER
+	 * leaves walk.target. */
 bool route_has_next(const struct route_walk *w, const struct route_facts *f, int status);
 	/* Would route_next() find a target? No side effect. */
 void route_describe(const struct route_walk *w, const struct route_facts *f, struct buf *out);

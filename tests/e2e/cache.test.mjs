@@ -16,7 +16,7 @@ const USAGE = { input_tokens: 1000, output_tokens: 100 };
 let world, key, aged;
 
 before(async () => {
-	world = await World.open({ workers: 4, providers: [{ slug: 'a' }, { slug: 'b' }], settings: HARDY });
+	world = await World.open({ workers: 4, providers: [{ slug: 'a' }, { slug: 'b' }], settings: { ...HARDY, custom_hosts: { trusted: ['127.0.0.1'] } } });
 	key = await world.weir.key('cache');
 	aged = await storedAt();
 });
@@ -87,6 +87,18 @@ describe('what is the same', () => {
 		for (const other of [(t) => t.replace('64', '65'), (t) => t.replace('"u"', '"v"'), (t) => t.replace(MODEL, 'claude-opus-5-5'), (t) => t.replace('{"model"', '{"stream":true,"model"'),
 			(t) => t.replace('"metadata":{"user_id":"u"},', ''), (t) => t.replace('"messages":[', '"messages":[{"role":"user","content":"x"},'), (t) => t.replace('{"model"', '{"temperature":1,"model"')])
 			assert.equal((await ask(label, { text: text(label, other) })).route.cache, 'MISS', other.toString());
+	});
+
+	test('so do headers that the provider sees, each line of them, and where the request goes', async () => {
+		const beta = (...names) => names.map((name) => ['anthropic-beta', name]), source = (value) => [['x-portkey-forward-headers', 'x-source'], ['x-source', value]];
+		for (const [one, other] of [[beta('a-1'), beta('a-1', 'b-2')], [beta('a-1', 'b-2'), beta('a-1', 'c-3')], [source('x'), source('y')],
+			[[['anthropic-version', '2023-06-01']], [['anthropic-version', '2026-10-21']]], [[], [['x-portkey-custom-host', `${world.providers.a.url}/v1`]]]]) {
+			const label = newLabel();
+			await stored(label, { headers: one });
+			const seen = await ask(label, { headers: other });
+			assert.deepEqual([seen.answer.status, seen.route.cache], [200, 'MISS'], JSON.stringify(other));
+			assert.equal((await ask(label, { headers: [['x-other', '1'], ...one] })).route.cache, 'HIT');
+		}
 	});
 
 	test('it is what goes upstream that counts: overrides make another request', async () => {
@@ -278,6 +290,25 @@ test('what is larger than an entry may be is not kept, and counted', async () =>
 			assert.equal((await small.weir.metrics()).sum('weir_cache_refused_total', { reason: 'too_large' }), i);
 		}
 		assert.equal((await followed(small, label)).hits.a, 2);
+	} finally {
+		await small.close();
+	}
+});
+
+test('what has no room for the client\'s name of its model is fetched each time', async () => {
+	const small = await World.open({ providers: [{ slug: 'a' }], settings: { ...HARDY, limits: { body_bytes: 4096 } } });
+	try {
+		const own = await small.weir.key('small'), label = newLabel(), renamed = target('a', { cache: { mode: 'simple' }, override_params: { model: 'claude-opus-5-5' } });
+		const one = (config, name) => walk(small, { key: own, config, label: name, stream: true, script: { events: 20, text_bytes: 500 } });
+		await until(async () => (await one({ ...renamed, name: 'other' }, newLabel())).route.cache === 'MISS', 'there is a cache');
+		const entries = async () => (await small.weir.metrics()).sum('weir_cache_entries'), before = await until(entries, 'it keeps');
+		for (let i = 0; i < 3; i++) {
+			const seen = await one(renamed, label);
+			assert.equal(seen.route.cache, 'MISS');
+			assert.equal(parseEvents(seen.answer.body).at(-1).event, 'message_stop');
+			assert.match(seen.answer.body.toString(), new RegExp(`"model":"${MODEL}"`));
+			await until(async () => await entries() > before, 'it is kept');
+		}
 	} finally {
 		await small.close();
 	}

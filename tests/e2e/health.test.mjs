@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { World, parallel, refused, until } from './harness.mjs';
-import { fallback, inline, isAnswerOf, loadbalance, saved, target, triesOf, walk } from './routes.mjs';
+import { API_KEY, World, parallel, refused, until } from './harness.mjs';
+import { fallback, inline, isAnswerOf, labelled, loadbalance, recordOf, saved, target, triesOf, walk } from './routes.mjs';
 
 const WORKERS = 4, ROUNDING_MS = 5, FOREVER_MS = 3600000;
 const FREED_MS = 30000;		/* a probe that nobody frees is given to another request after a minute */
@@ -207,6 +207,85 @@ test('a spend limit that a short wait does not cure is out for minutes, whatever
 		await until(() => Date.now() - told > 1000, 'as long as its retry-after says');
 		await many(20, async () => isAnswerOf(await ask(), 'b'));
 		assert.equal(await asked('a'), 1);
+	}));
+
+/* Rules by which three failures in a row take something out, and nothing comes back. */
+const STRICT = { failures: 3, failure_percent: 0, cooldown_ms: FOREVER_MS, cooldown_max_ms: FOREVER_MS, account_ms: FOREVER_MS };
+
+test('a saved target\'s own credential is an account of its own', () =>
+	within({ health: STRICT, settings: { configs: [{ slug: 'pc-own', config: fallback(['a', target('a', { api_key: `${API_KEY}-a` })]) }] } }, async ({ ask, asked }) => {
+		const first = await ask({ headers: [saved('pc-own')], script: { in_turn: [{ error: 'billing' }, {}] } });
+		assert.deepEqual([first.answer.status, first.hits, first.route.index], [200, { a: 2 }, 'config.targets[1]']);
+		await many(20, async () => assert.equal((await ask({ headers: [saved('pc-own')] })).route.index, 'config.targets[1]'));
+		assert.equal(await asked('a'), 22, 'the other one is out');
+	}));
+
+test('a saved target\'s own host takes nothing but itself out', () =>
+	within({ health: STRICT, settings: { custom_hosts: { trusted: ['127.0.0.1'] }, configs: [{ slug: 'pc-hosted', config: fallback([target('a', { custom_host: 'http://127.0.0.1:1/v1' }), 'a']) }] } }, async ({ world, ask }) => {
+		for (let i = 0; i < 8; i++) {
+			const seen = await ask({ headers: [saved('pc-hosted')] });
+			assert.deepEqual([seen.answer.status, seen.hits], [200, { a: 1 }], seen.answer.body.toString());
+			assert.equal((await recordOf(world, seen.answer)).tries.length, i < 3 ? 2 : 0);
+		}
+	}));
+
+test('where two providers are one account, the place that fails is out and the other one is not', async () => {
+	const world = await World.open({ workers: WORKERS, providers: [{ slug: 'a', account: 'one' }, { slug: 'b', account: 'one' }], settings: { health: STRICT } });
+	try {
+		const key = await world.weir.key('health');
+		await world.providers.a.outage('internal');
+		for (let i = 0; i < 8; i++)
+			isAnswerOf(await walk(world, { key, config: both }), 'b');
+		assert.equal((await world.providers.a.stats()).requests, 3);
+	} finally {
+		await world.close();
+	}
+});
+
+test('what a request brings of its own says nothing of an account, and is not kept from anything', () =>
+	within({ health: { ...STRICT, failures: 1 }, settings: { custom_hosts: { trusted: ['127.0.0.1'] } } }, async ({ a, ask, asked }) => {
+		const dead = fallback([target('a', { custom_host: 'http://127.0.0.1:1/v1' }), target('b', { custom_host: 'http://127.0.0.1:1/v1' })]);
+		for (const headers of [[inline(dead)], [inline(both), ['x-portkey-custom-host', 'http://127.0.0.1:1/v1']]])
+			assert.equal((await ask({ headers })).answer.status, 502);
+		isAnswerOf(await ask(), 'a');
+		await a.outage('billing');
+		isAnswerOf(await ask(), 'b');
+		await a.restore();
+		const own = await ask({ headers: [inline(fallback([target('a', { api_key: `${API_KEY}-a` }), 'b']))] });
+		assert.equal(own.route.index, 'config.targets[0]');
+		isAnswerOf(own, 'a');
+		isAnswerOf(await ask(), 'b');
+		assert.deepEqual([await asked('a'), await asked('b')], [3, 2], 'its answer has not brought the account back');
+	}));
+
+test('a stream that breaks off after its first words is a failure, too', () =>
+	within({ health: STRICT }, async ({ ask, asked }) => {
+		const broken = { events: 6, accounts: { a: { fault: { kind: 'reset', after_events: 5 } } } };
+		for (let i = 0; i < 3; i++)
+			assert.match((await ask({ stream: true, script: broken, mayBreak: true })).answer.body.toString(), /event: error/);
+		isAnswerOf(await ask(), 'b');
+		assert.equal(await asked('a'), 3);
+	}));
+
+test('words of a client that a refusal quotes take no account out', () =>
+	within({ health: STRICT }, async ({ ask, asked }) => {
+		const quote = (text) => ({ accounts: { a: { status: 400, body: JSON.stringify({ type: 'error', error: { type: 'invalid_request_error', message: `${text}: Extra inputs are not permitted` } }) } } });
+		isAnswerOf(await ask({ body: { 'credit balance': 1 }, script: quote('credit balance') }), 'b');
+		isAnswerOf(await ask({ text: labelled('quoted', { script: quote('credit balance') }).replace('"model"', '"credit\\u0020balance":1,"model"'), label: 'quoted' }), 'b');
+		isAnswerOf(await ask(), 'a');
+		isAnswerOf(await ask({ script: { accounts: { a: { error: 'credit' } } } }), 'b');
+		isAnswerOf(await ask(), 'b');
+		assert.equal(await asked('a'), 4, 'the provider\'s own do');
+	}));
+
+test('a retry-after that nobody can count is a long one', () =>
+	within({ health: STRICT, slugs: ['a', 'b', 'c'] }, async ({ ask, asked }) => {
+		const limited = (...headers) => ({ status: 429, error_type: 'rate_limit_error', headers });
+		for (const [slug, header] of [['a', ['retry-after', '9007199254740991']], ['b', ['retry-after-ms', '9223372036854775807']]]) {
+			await ask({ config: fallback([slug, 'c']), script: { accounts: { [slug]: limited(header) } } });
+			await many(20, async () => isAnswerOf(await ask({ config: fallback([slug, 'c']) }), 'c'));
+			assert.equal(await asked(slug), 1);
+		}
 	}));
 
 test('all are out: 503 at once that names them and why; when the time is over they are asked again', () =>

@@ -277,6 +277,16 @@ describe('in all', () => {
 	});
 });
 
+test('the record\'s own error is that of the answer, not of an attempt before it', async () => {
+	for (const [config, script] of [[fallback(['a', 'b']), { accounts: { a: { error: 'overloaded' } } }], [fallback(['a', 'b']), { accounts: { a: { error_after: 0 } } }], [retry(1), failing('overloaded')]]) {
+		const seen = await walk(world, { key, config, script, stream: true }), record = await recordOf(world, seen.answer);
+		assert.equal(seen.answer.status, 200, seen.answer.body.toString());
+		assert.deepEqual([record.outcome, record.error_type, record.error_message, record.tries.length], ['ok', '', '', 2]);
+	}
+	const failed = await recordOf(world, (await walk(world, { key, config: fallback(['a', 'b']), script: { accounts: { a: { error: 'overloaded' }, b: { error: 'internal' } } } })).answer);
+	assert.deepEqual([failed.error_type, failed.tries.map((t) => t.error)], ['api_error', ['overloaded_error', 'api_error']]);
+});
+
 test('what was paid for in attempts that failed is in the record', async () => {
 	await outages(world, {});
 	await heal(world, key);

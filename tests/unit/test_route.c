@@ -193,6 +193,60 @@ test_final(void **state)
 	config_put(c);
 }
 
+/* The target at hand is out, and has not been asked: another one in its place. */
+static void
+test_again(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *json;
+		int status;		/* of the first target; 0: that one is out */
+		const char *text;	/* the targets, each of which is found to be out but for those with a status */
+	} rows[] = {
+		{ "{}", 0, "0 over" },
+		{ "{\"targets\":[{},{}]}", 0, "0 over" },
+		/* Whatever may be fallen back for. */
+		{ "{" FB "," THREE "}", 0, "0 1 2 over" },
+		{ "{" ON("429") "," THREE "}", 0, "0 1 2 over" },
+		{ "{" ON("") "," THREE "}", 0, "0 1 2 over" },
+		{ "{" ON("429") "," THREE "}", 429, "0 1 2 over" },
+		/* A choice is made anew among what is left. */
+		{ "{" LB ",\"targets\":[{\"weight\":1},{\"weight\":0},{\"weight\":0}]}", 0, "0 over" },
+		{ "{" ON("") ",\"targets\":[{" LB ",\"targets\":[{\"weight\":1e6},{\"weight\":1e-9}]},{}]}", 0, "1 2 0 over" },
+		{ "{" FB ",\"targets\":[{},{" LB ",\"targets\":[{\"weight\":1e6},{\"weight\":1e-9}]}]}", 500, "0 1 2 over" },
+		/* But not what has been asked: its answer was the choice's. */
+		{ "{" LB ",\"targets\":[{\"weight\":1e6," FB ",\"targets\":[{},{}]},{\"weight\":1e-9}]}", 0, "1 2 0 over" },
+		{ "{" LB ",\"targets\":[{\"weight\":1e6," FB ",\"targets\":[{},{}]},{\"weight\":1e-9}]}", 500, "1 2 over" },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct config *c = accept(rows[i].json);
+		struct world world = { .asked = 0 };
+		struct route_facts f = facts_of(&world);
+		struct route_walk w;
+		struct buf text;
+
+		buf_init(&text, 4096);
+		enum route_step step = route_begin(&w, c, &f);
+		for (uint32_t n = 0; step == ROUTE_TARGET; n++) {
+			assert_true(n < 8);
+			buf_printf(&text, "%u ", w.target->number);
+			if (n == 0 && rows[i].status) {
+				step = route_next(&w, &f, rows[i].status, false);
+				continue;
+			}
+			set_out(&world, w.target->number, true);
+			step = route_again(&w, &f);
+		}
+		assert_int_equal(step, ROUTE_OVER);
+		buf_add_str(&text, "over");
+		if (!slice_eq(buf_slice(&text), slice_of(rows[i].text)))
+			fail_msg("row %zu, %s: \"%.*s\", but expected \"%s\"", i, rows[i].json, SLICE_FMT(buf_slice(&text)), rows[i].text);
+		buf_free(&text);
+		config_put(c);
+	}
+}
+
 static void
 test_without_a_config(void **state)
 {
@@ -594,6 +648,7 @@ main(void)
 		cmocka_unit_test(test_nested),
 		cmocka_unit_test(test_conditional),
 		cmocka_unit_test(test_final),
+		cmocka_unit_test(test_again),
 		cmocka_unit_test(test_without_a_config),
 		cmocka_unit_test(test_reference),
 		cmocka_unit_test(test_wide),
