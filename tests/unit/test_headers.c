@@ -89,7 +89,7 @@ each_is_found_in_any_spelling(void **state)
 	(void)state;
 	for (size_t i = 0; i < KNOWN; i++) {
 		for (int spelling = 0; spelling < 4; spelling++) {
-			strcpy(name, known[i].name);
+			snprintf(name, sizeof(name), "%s", known[i].name);
 			for (size_t j = 0; name[j]; j++)
 				if (spelling == 1 || (spelling == 2 && (j == 0 || name[j - 1] == '-')) || (spelling == 3 && j % 2))
 					name[j] = (char)toupper((unsigned char)name[j]);
@@ -109,10 +109,10 @@ what_is_like_it_is_not_taken_for_it(void **state)
 		size_t n = strlen(known[i].name);
 
 		for (size_t j = 0; j < n; j++) {	/* a byte is another one, or is not there */
-			strcpy(name, known[i].name);
+			snprintf(name, sizeof(name), "%s", known[i].name);
 			name[j] = name[j] == 'q' ? 'z' : 'q';
 			finds(name);
-			strcpy(name, known[i].name);
+			snprintf(name, sizeof(name), "%s", known[i].name);
 			memmove(name + j, name + j + 1, n - j);
 			finds(name);
 		}
