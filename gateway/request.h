@@ -178,7 +178,7 @@ struct request {
 	struct known_headers known;	/* with the head */
 	struct refusal_words deferred;	/* with is_deferred */
 	struct slice deferred_message;
-	struct conversation conversation;	/* if there are several targets */
+	struct conversation conversation;	/* if the config has a choice; known if it has several targets */
 	struct health_watch health;	/* with at.watched */
 	struct http1_head answer_head;	/* the provider's, with attempt.status */
 	struct route_walk walk;		/* with target */

@@ -538,9 +538,10 @@ route_first(struct request *r)
 		r->random[0] = worker_random(r->worker, 0);
 		r->random[1] = worker_random(r->worker, 1);
 	}
-	r->conversation.known = false;
 	if (r->config->several_targets)
 		conversation_begin(r);
+	else	/* the walk asks about it all the same, and what is in there is an earlier request's */
+		r->conversation = (struct conversation){ .known = false };
 	const struct route_facts facts = route_facts_of(r);
 	enum route_step step = route_begin(&r->walk, r->config, &facts);
 

@@ -18,6 +18,7 @@ let world, key, aged;
 before(async () => {
 	world = await World.open({ workers: 4, providers: [{ slug: 'a' }, { slug: 'b' }], settings: { ...HARDY, custom_hosts: { trusted: ['127.0.0.1'] } } });
 	key = await world.weir.key('cache');
+	await begun(world, key);
 	aged = await storedAt();
 });
 after(() => world.close());
@@ -25,6 +26,13 @@ after(() => world.close());
 const cached = (more = {}) => target('a', { cache: { mode: 'simple', ...more } });
 /** The same request each time for one label. */
 const ask = (label, { world: where = world, ...rest } = {}) => walk(where, { key, config: cached(), label, script: { events: 3, usage: USAGE }, ...rest });
+/** Waits until all workers have found the store: it is made while they start. */
+const begun = (where, who) => until(async () => {
+	for (let i = 0; i < 32; i++)	/* on connections of their own: any worker's */
+		if ((await where.ask({ key: who, headers: [inline(cached())], body: messageBody({ script: { events: 0, label: newLabel() } }) })).headers.get('x-portkey-cache-status') === 'DISABLED')
+			return false;
+	return true;
+}, 'the store is there');
 /** An entry reaches the store a moment after its answer: asks until it is there. */
 async function stored(label, rest) {
 	const first = await ask(label, rest);
@@ -169,8 +177,9 @@ test('x-portkey-debug: false: nothing is kept, but what is there is given', asyn
 describe('what a hit takes', () => {
 	let small, own;
 	before(async () => {
-		small = await World.open({ providers: [{ slug: 'a', settings: { rate_limits: [{ type: 'requests', unit: 'rpd', value: 5 }] } }], settings: { ...HARDY, cache: { entry_bytes: 8192 } } });
+		small = await World.open({ providers: [{ slug: 'a', settings: { rate_limits: [{ type: 'requests', unit: 'rpd', value: 37 }] } }], settings: HARDY });
 		own = await small.weir.key('small');
+		await begun(small, own);
 	});
 	after(() => small.close());
 
@@ -199,7 +208,7 @@ describe('what a hit takes', () => {
 		const rest = [];
 		for (let i = 0; i < 5; i++)
 			rest.push((await ask(newLabel(), there)).answer.status);
-		assert.deepEqual(rest, [200, 200, 200, 200, 429], 'one of five was the first');
+		assert.deepEqual(rest, [200, 200, 200, 200, 429], 'the first one, and 32 before it');
 		assert.deepEqual([(await ask(label, there)).route.cache, (await ask(label, there)).answer.status], ['HIT', 200]);
 	});
 });
@@ -208,6 +217,7 @@ test('what is larger than cache.entry_bytes, and what a budget has shortened, is
 	const small = await World.open({ providers: [{ slug: 'a' }], settings: { ...HARDY, cache: { entry_bytes: 8192 } } });
 	try {
 		const own = await small.weir.key('small'), clamped = await small.weir.key('clamped', '--budget', '1');
+		await begun(small, own);
 		for (const rest of [{ key: own, script: { events: 200, text_bytes: 100 } }, { key: own, stream: true, script: { events: 200, text_bytes: 100 } }, { key: clamped, body: { model: 'claude-opus-5-5', max_tokens: 64000 } }]) {
 			const label = newLabel();
 			for (let i = 1; i <= 3; i++) {
@@ -227,6 +237,8 @@ test('without room nothing is looked up or kept; without patience nobody waits f
 		const other = await World.open({ providers: [{ slug: 'a' }], settings: { ...HARDY, cache } });
 		try {
 			const own = await other.weir.key('other'), label = newLabel(), script = { hold: { before_head: true, gate: label } };
+			if (status === 'MISS')
+				await begun(other, own);
 			const both = [ask(label, { world: other, key: own, script }), ask(label, { world: other, key: own, script })];
 			await other.provider.held(2);
 			await other.provider.release(label);

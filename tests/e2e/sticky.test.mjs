@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
-import { World, figures, parallel, refused, until } from './harness.mjs';
+import { World, figures, messageBody, messageRequest, parallel, refused, until } from './harness.mjs';
 import { Conversation, HARDY, fallback, followed, heal, inline, isAnswerOf, loadbalance, recordOf, routeOf, sdk, target, walk } from './routes.mjs';
 
 const TURNS = 20;
@@ -196,6 +196,24 @@ describe('what cannot be left behind', () => {
 			}
 			assert.deepEqual((await followed(other, talk.label)).hits, { a: 1 });
 			assert.equal((await talk.turn()).route.slug, 'a');
+		} finally {
+			await other.close();
+		}
+	});
+
+	test('it binds that request and no later one', async () => {
+		const other = await World.open({ workers: 1, providers: [{ slug: 'a' }, { slug: 'b' }], settings: HARDY });
+		try {
+			const own = await other.weir.key('later'), client = await other.open(), session = ['x-claude-code-session-id', 'bound'];
+			const document = { role: 'user', content: [{ type: 'document', source: { type: 'file', file_id: 'file_of_nobody' } }] };
+			const send = (config, rest = {}) => client.exchange(messageRequest({ key: own, headers: [inline(config), ...(rest.headers ?? [])], body: rest.body }));
+			for (let i = 0; i < 3; i++) {
+				assert.equal((await send(ordered, { headers: [session] })).status, 200);
+				assert.equal((await send(ordered, { headers: [session], body: messageBody({ messages: [document] }) })).status, 404, 'there is no other way for it');
+				for (const config of [{ targets: [target('b')] }, { strategy: { mode: 'single' }, targets: [target('b'), target('a')] }, { targets: [{ targets: [target('b')] }] }])
+					assert.equal((await send(config)).status, 200);
+			}
+			client.close();
 		} finally {
 			await other.close();
 		}

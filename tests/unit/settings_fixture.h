@@ -156,7 +156,7 @@ done(struct loaded *l)
 }
 
 static inline struct loaded
-accept(const char *json)
+accepted(const char *json)
 {
 	struct loaded l = load(json);
 

@@ -50,7 +50,7 @@ key_of(const char *json)
 static void
 world_open(struct world *w, const char *settings, const char *key)
 {
-	w->loaded = accept(settings);
+	w->loaded = accepted(settings);
 	w->key = key_of(key);
 	w->memo = limit_memo_new(1024);
 	w->subject = (struct limit_subject){

@@ -221,7 +221,7 @@ test_deterministic(void **state)
 	static const char json[] = "{\"providers\":[{\"slug\":\"a\",\"api_key\":\"${WEIR_T_KEY}\"}]}";
 
 	setenv("WEIR_T_KEY", "before", 1);
-	struct loaded one = accept(json), two = accept(json);
+	struct loaded one = accepted(json), two = accepted(json);
 	setenv("WEIR_T_KEY", "after", 1);
 
 	assert_true(slice_eq(buf_slice(&one.bundle), buf_slice(&two.bundle)));
@@ -280,7 +280,7 @@ static void
 test_zero_workers(void **state)
 {
 	(void)state;
-	struct loaded one = accept("{\"workers\":0}"), other = accept("{}");
+	struct loaded one = accepted("{\"workers\":0}"), other = accepted("{}");
 
 	assert_int_equal(one.s->workers, other.s->workers);
 	done(&one);
@@ -381,7 +381,7 @@ test_addresses(void **state)
 	assert_null(l.host);
 	refuse("{\"listen\":[\"127.0.0.1:80\",{\"address\":\"127.0.0.1:80\"}]}", "listen[1]: is the same address as listen[0]\n");
 	refuse("{\"listen\":[\"127.0.0.1:9464\"]}", "listen[0]: is the address of admin.listen too\n");
-	struct loaded ok = accept("{\"listen\":[\"127.0.0.1:0\",\"127.0.0.1:0\"],\"admin\":{\"listen\":\"127.0.0.1:0\"}}");
+	struct loaded ok = accepted("{\"listen\":[\"127.0.0.1:0\",\"127.0.0.1:0\"],\"admin\":{\"listen\":\"127.0.0.1:0\"}}");
 	done(&ok);
 }
 
@@ -492,7 +492,7 @@ test_provider_of_a_target(void **state)
 	    "\"configs\":[{\"slug\":\"c\",\"config\":{\"targets\":[{\"provider\":\"anthropic\"},{\"provider\":\"a\"},{\"provider\":\"@a\"},"
 	    "{\"virtual_key\":\"b\"},{\"custom_host\":\"http://10.0.0.7:8000/v1\"}]}}]}";
 	static const char *const expected[] = { "b", "a", "a", "b", NULL };
-	struct loaded l = accept(two);
+	struct loaded l = accepted(two);
 	const struct config *c = settings_config(l.s, SLICE("c"));
 
 	assert_int_equal(c->targets_count, 5);
@@ -570,7 +570,7 @@ test_references(void **state)
 	refuse("{\"providers\":[{\"slug\":\"a\",\"api_key\":\"file:text\"}]}",
 	    "providers[0].api_key: must be printable ASCII without spaces: it becomes a header\n");
 	setenv("WEIR_T_SET", "", 1);
-	struct loaded l = accept("{\"budgets\":{\"message\":\"<${WEIR_T_SET}|${WEIR_T_SET:-x y}|${HOME:-z}|$HOME|$$>\"}}");
+	struct loaded l = accepted("{\"budgets\":{\"message\":\"<${WEIR_T_SET}|${WEIR_T_SET:-x y}|${HOME:-z}|$HOME|$$>\"}}");
 	char expected[256];
 	snprintf(expected, sizeof(expected), "<|x y|%s|$HOME|$$>", folder);
 	assert_string_equal(l.s->budget_text, expected);

@@ -173,7 +173,7 @@ test_page_examples(void **state)
 	assert_int_equal(n, setting_fields_count);
 	for (size_t i = 0; i < n; i++) {
 		char leaf[64];
-		struct loaded l = accept(rows[i].example);
+		struct loaded l = accepted(rows[i].example);
 
 		snprintf(leaf, sizeof(leaf), "\"%s\"", setting_field_leaf(setting_field_find(slice_of(rows[i].path))));
 		if (!strstr(rows[i].example, leaf))

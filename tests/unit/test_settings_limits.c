@@ -33,7 +33,7 @@ static void
 limits_of_every_owner(void **state)
 {
 	(void)state;
-	struct loaded l = accept(whole);
+	struct loaded l = accepted(whole);
 	const struct setting_provider *v = settings_provider(l.s, SLICE("main"));
 	const struct setting_workspace *w;
 
@@ -121,7 +121,7 @@ conditions_on_what_does_not_exist(void **state)
 		WHERE("workspace", "nowhere"), WHERE("user", "nobody"), WHERE("metadata.x", "y"),
 	};
 	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
-		struct loaded l = accept(good[i]);
+		struct loaded l = accepted(good[i]);
 		done(&l);
 	}
 	/* A provider or config whose slug could not be read may be the one that is meant. */
@@ -142,7 +142,7 @@ there_are_bounds(void **state)
 		buf_printf(&json, ",{\"id\":\"p%d\",\"credit_limit\":1}", i);
 	size_t n = json.n;
 	buf_add(&json, "]}", 3);
-	struct loaded l = accept(json.p);
+	struct loaded l = accepted(json.p);
 	assert_int_equal(l.s->policies_count, POLICIES_MAX);
 	done(&l);
 	json.n = n;
@@ -201,7 +201,7 @@ the_pages_examples_hold(void **state)
 		buf_add_str(&json, owner ? "{\"workspaces\":[{\"slug\":\"x\"," : "{");
 		buf_add_slice(&json, (struct slice){ block.p + 1, block.n - 1 });
 		buf_add(&json, owner ? "]}" : "", owner ? 3 : 1);
-		struct loaded l = accept(json.p);
+		struct loaded l = accepted(json.p);
 		assert_true(l.s->workspaces_count + l.s->policies_count > 0);
 		done(&l);
 		examples++;

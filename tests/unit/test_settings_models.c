@@ -9,7 +9,7 @@
 static void
 names_and_workspaces(void **state)
 {
-	struct loaded l = accept("{" PROVIDERS "\"models\":[{\"id\":\"claude-fast\",\"model\":\"@main/claude-haiku-5-5\",\"display_name\":\"Fast\"},"
+	struct loaded l = accepted("{" PROVIDERS "\"models\":[{\"id\":\"claude-fast\",\"model\":\"@main/claude-haiku-5-5\",\"display_name\":\"Fast\"},"
 	    "{\"id\":\"big\",\"model\":\"claude-opus-5-5\",\"family\":\"opus\"}],"
 	    "\"configs\":[{\"slug\":\"pc-eng\",\"config\":{}}],"
 	    "\"workspaces\":[{\"slug\":\"z\",\"config\":\"pc-eng\"},{\"slug\":\"a\",\"allowed_models\":[\"claude-*\",\"big\"]}],"
@@ -64,7 +64,7 @@ mistakes_have_their_place(void **state)
 static void
 later_lists_replace_earlier_ones(void **state)
 {
-	struct loaded l = accept("{\"workspaces\":[{\"slug\":\"b\",\"allowed_models\":[\"x\"]},{\"slug\":\"a\"}],\"models\":[{\"id\":\"m\",\"model\":\"n\"}]}");
+	struct loaded l = accepted("{\"workspaces\":[{\"slug\":\"b\",\"allowed_models\":[\"x\"]},{\"slug\":\"a\"}],\"models\":[{\"id\":\"m\",\"model\":\"n\"}]}");
 
 	(void)state;
 	/* A list that is read twice in one document is a mistake and leaks nothing. */
