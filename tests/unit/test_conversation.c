@@ -67,7 +67,7 @@ turn(const char *body, uint32_t target, const char *sent)
 	struct request *r = begin(body);
 
 	routing_at(r, target, "m");
-	assert_true(conversation_enter(r));
+	assert_int_equal(conversation_enter(r), CONVERSATION_ENTERS);
 	if (!slice_eq(r->at.asked->body, slice_of(sent)))
 		fail_msg("%s\nbecomes %.*s\nnot     %s", body, SLICE_FMT(r->at.asked->body), sent);
 	conversation_served(r);
@@ -102,11 +102,11 @@ a_new_one_is_where_it_is_sent_first(void **state)
 	for (uint32_t i = A; i <= ASKED; i++)
 		assert_true(conversation_fits(r, routing_target(r, i)));
 	routing_at(r, B, "m");
-	assert_true(conversation_enter(r));
+	assert_int_equal(conversation_enter(r), CONVERSATION_ENTERS);
 	assert_ptr_equal(r->at.asked, r->asked);	/* if anybody has it, it is this one */
 	/* It has not answered yet, but its state is there now: elsewhere it goes without. */
 	routing_at(r, A, "m");
-	assert_true(conversation_enter(r));
+	assert_int_equal(conversation_enter(r), CONVERSATION_ENTERS);
 	assert_true(slice_eq(r->at.asked->body, SLICE(BODY(THINKS_NOT("1") "," ASKS("2")))));
 	routing_forget(r);
 	r = begin(PLAIN);	/* nobody has served it */
@@ -191,7 +191,7 @@ a_move_that_fails_moves_nothing(void **state)
 	turn(thinks, A, thinks);
 	struct request *r = begin(thinks);
 	routing_at(r, B, "m");
-	assert_true(conversation_enter(r));
+	assert_int_equal(conversation_enter(r), CONVERSATION_ENTERS);
 	routing_forget(r);		/* which does not answer */
 	assert_int_equal(home(thinks, B), A);
 	turn(thinks, A, thinks);
@@ -277,7 +277,7 @@ without_a_header_it_is_known_by_its_beginning(void **state)
 		conversation_begin(r);
 		assert_int_equal(r->conversation.placed, again);
 		routing_at(r, A, "m");
-		assert_true(conversation_enter(r));
+		assert_int_equal(conversation_enter(r), CONVERSATION_ENTERS);
 		conversation_served(r);
 		routing_forget(r);
 	}
@@ -296,7 +296,7 @@ who_cannot_be_known_is_nowhere(void **state)
 		assert_false(r->conversation.known);
 		assert_false(r->conversation.placed);
 		routing_at(r, B, "m");
-		assert_true(conversation_enter(r));
+		assert_int_equal(conversation_enter(r), CONVERSATION_ENTERS);
 		conversation_served(r);
 		assert_false(places_get(world.worker.arena, (struct key128){ r->conversation.session[0], r->conversation.session[1] }, NS_PER_S,
 		    clock_mono_ns(), &account));
@@ -315,7 +315,7 @@ counting_moves_nothing(void **state)
 	r = begin(thinks);
 	r->route = ROUTE_COUNT_TOKENS;
 	routing_at(r, B, "m");
-	assert_true(conversation_enter(r));
+	assert_int_equal(conversation_enter(r), CONVERSATION_ENTERS);
 	conversation_served(r);
 	routing_forget(r);
 	assert_int_equal(home(thinks, B), A);
@@ -359,7 +359,7 @@ one_that_is_pushed_out_of_the_table_is_new(void **state)
 	assert_false(r->conversation.placed);
 	assert_int_equal(conversation_home(r, routing_target(r, B)), ROUTE_ANY);
 	routing_at(r, B, "m");
-	assert_true(conversation_enter(r));
+	assert_int_equal(conversation_enter(r), CONVERSATION_ENTERS);
 	assert_ptr_equal(r->at.asked, r->asked);	/* it may be its own: it goes as it is */
 	routing_forget(r);
 }
@@ -374,7 +374,7 @@ without_memory_it_says_so(void **state)
 	r = begin(BODY(THINKS("1") "," ASKS("2")));
 	routing_at(r, B, "m");
 	scratch_init(&r->target_mem, 16);
-	assert_false(conversation_enter(r));
+	assert_int_equal(conversation_enter(r), CONVERSATION_NO_MEMORY);
 	routing_forget(r);
 }
 
