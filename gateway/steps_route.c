@@ -354,8 +354,7 @@ enter_conversation(struct request *r)
 	case CONVERSATION_ENTERS:
 		return STEP_NEXT;
 	case CONVERSATION_BOUND:
-		r->passed_status = 503;
-		return STEP_PASS;
+		return STEP_OUT;
 	case CONVERSATION_NO_MEMORY:
 		break;
 	}
