@@ -661,6 +661,21 @@ static const struct exchange_callbacks callbacks = {
 
 /* ---- time ---- */
 
+/* What the request holds is enough for one attempt. Where those before have used
+ * of it, it has to be admitted anew, with that. */
+static void
+attempt_again(struct request *r)
+{
+	const struct metered *used = &r->used.all;
+
+	if (used->cost_nusd == 0 && used->total_tokens == 0) {
+		attempt_send(r);
+		return;
+	}
+	r->at.count_tried = false;	/* its prompt's size is known, if it was asked for */
+	route_resume(r, step_admit(r));
+}
+
 void
 attempt_timer(struct request *r)
 {
@@ -668,7 +683,7 @@ attempt_timer(struct request *r)
 
 	r->timer_of = TIMER_NONE;
 	if (of == TIMER_PAUSE) {
-		attempt_send(r);
+		attempt_again(r);
 		return;
 	}
 	if (of == TIMER_ANSWER) {
