@@ -214,6 +214,11 @@ describe('how long', { concurrency: true }, () => {
 		assert.match(JSON.parse(seen.answer.body).error.message, /350ms/);
 	});
 
+	test('a time in the header that is none is refused', async () => {
+		for (const time of ['0', '-1', '1.5', 'soon', '86400001', '99999999999999999999'])
+			assert.match(refused((await walk(world, { key, headers: [['x-portkey-request-timeout', time]] })).answer, 400, 'invalid_request_error'), /^x-portkey-request-timeout: must be a whole number/, time);
+	});
+
 	test('connecting is in it, and in the time of all attempts', async () => {
 		const sockets = [], mute = net.createServer((socket) => sockets.push(socket.on('error', () => {})));
 		await new Promise((resolve) => mute.listen(0, '127.0.0.1', resolve));
