@@ -69,25 +69,32 @@ time_left_ms(const struct request *r)
 	return now_ms < r->deadline_ms ? r->deadline_ms - now_ms : 0;
 }
 
-/* Time until the provider's first header: the attempt's own, within that of all. */
-static uint32_t
-first_byte_ms(const struct request *r)
+/* It has waited until there was no time left: for room, for somebody else's answer. */
+static void
+refuse_late(struct request *r)
 {
-	uint64_t left_ms = time_left_ms(r);
+	static const struct refusal_words words = {
+		.status = 504, .type = "timeout_error", .headers = "", .outcome = OUTCOME_REFUSED,
+	};
 
-	return left_ms < 1 ? 1 : left_ms < r->at.first_byte_ms ? (uint32_t)left_ms : r->at.first_byte_ms;
+	request_refuse(r, &words, "no attempt could begin within %u ms (routing.total_ms)", r->plane->settings->routing.total_ms);
 }
 
 static void
 attempt_send(struct request *r)
 {
 	const struct settings *s = r->plane->settings;
-	const uint32_t answer_ms = first_byte_ms(r);
+	const uint64_t left_ms = time_left_ms(r);
+	const uint32_t answer_ms = left_ms < r->at.first_byte_ms ? (uint32_t)left_ms : r->at.first_byte_ms;
 	struct exchange_request request = {
 		.pieces = r->at.pieces, .pieces_count = r->at.pieces_count, .mem = &r->mem, .connect_ms = s->limit.connect_ms,
 		.first_byte_ms = answer_ms, .idle_ms = s->limit.stream_idle_ms,
 	};
 
+	if (!left_ms) {
+		refuse_late(r);
+		return;
+	}
 	r->attempt = (struct attempt){ .begin_ms = worker_now_ms(r->worker) };
 	health_begins(r);
 	r->exchange = exchange_start(r->at.endpoint->target, &request, &callbacks, r);
@@ -351,7 +358,8 @@ static bool
 release_events(struct request *r)
 {
 	r->attempt.holding = 0;
-	if (!accept_answer(r, &r->answer_head, r->answer_head.content_length))
+	/* With another name in it, it is as long as it turns out to be. */
+	if (!accept_answer(r, &r->answer_head, r->at.model_remapped ? -1 : r->answer_head.content_length))
 		return false;
 	relay_events(r, r->at.model_remapped ? relay_with_model(r) : buf_slice(&r->held));
 	relay_flush(r, false);

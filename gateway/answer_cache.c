@@ -494,7 +494,7 @@ look_at_waits(struct cache_desk *d)
 
 	for (struct timepoint *p = d->waits.ends.next; p != &d->waits.ends && served < SERVED_PER_LOOK; p = next) {
 		struct request *r = CONTAINER_OF(p, struct request, cache.waiting);
-		bool over = now_ms - p->at_ms >= d->waits.timeout_ms;
+		bool over = now_ms - p->at_ms >= d->waits.timeout_ms || now_ms >= r->deadline_ms;
 
 		next = p->next;
 		if (!over && (missed_count == MISSES_PER_LOOK || is_missed(missed, missed_count, r->cache.key)))

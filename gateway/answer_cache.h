@@ -6,7 +6,8 @@
  * its provider would be sent and over who asks (policy/canon.h). A hit is held to
  * the rates of its key and workspace, costs nothing and is recorded. A miss is
  * fetched by one request at a time, over all workers (shm/claims.h); the others
- * wait for it, bounded by cache.wait_ms, and then do it themselves.
+ * wait for it, bounded by cache.wait_ms and routing.total_ms, and then do it
+ * themselves.
  *
  * Kept is an answer that came whole, with status 200 and its usage, and that no
  * budget has shortened. It goes to the keeper by mail (cache_mail.h); its claim is

@@ -174,11 +174,23 @@ check_forwarded(struct request *r)
 	return STEP_NEXT;
 }
 
+/* As a config's request_timeout. */
+static enum step
+check_time(struct request *r)
+{
+	int64_t ms;
+
+	if (slice_to_i64(r->known.request_timeout, &ms) && ms >= 1 && ms <= CONFIG_TIMEOUT_MS_MAX)
+		return STEP_NEXT;
+	request_refuse(r, &invalid, "x-portkey-request-timeout: must be a whole number from 1 to %d (milliseconds)", CONFIG_TIMEOUT_MS_MAX);
+	return STEP_STOP;
+}
+
 static enum step
 resolve_config(struct request *r)
 {
 	if (forbid_inline(r) == STEP_STOP || (r->known.forward_headers.n && check_forwarded(r) == STEP_STOP) ||
-	    choose_config(r) == STEP_STOP)
+	    (r->known.request_timeout.n && check_time(r) == STEP_STOP) || choose_config(r) == STEP_STOP)
 		return STEP_STOP;
 	r->rec.config_version = slice_of(r->config->version);
 	return STEP_NEXT;

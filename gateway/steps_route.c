@@ -325,7 +325,7 @@ choose_time(struct request *r)
 	int64_t header_ms;
 
 	r->at.own_time = true;
-	if (r->known.request_timeout.n && slice_to_i64(r->known.request_timeout, &header_ms) && header_ms > 0 && header_ms < UINT32_MAX) {
+	if (r->known.request_timeout.n && slice_to_i64(r->known.request_timeout, &header_ms)) {	/* steps_admit.c has looked at it */
 		r->at.first_byte_ms = (uint32_t)header_ms;
 	} else if (r->at.target->request_timeout_ms) {
 		r->at.first_byte_ms = r->at.target->request_timeout_ms;

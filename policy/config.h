@@ -45,6 +45,7 @@ struct session_fields;
 #define CONFIG_CACHE_AGE_S 604800	/* a week, if nothing (valid) is said ... */
 #define CONFIG_CACHE_AGE_MIN_S 60
 #define CONFIG_CACHE_AGE_MAX_S 7776000	/* ... from a minute to 90 days */
+#define CONFIG_TIMEOUT_MS_MAX 86400000	/* a day: more is a slip of the unit */
 #define CONFIG_COOLDOWN_MIN_MS 30000	/* of a breaker: a shorter one is raised to it */
 
 #define CONFIG_NOWHERE UINT32_MAX	/* no node */

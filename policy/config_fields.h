@@ -13,7 +13,6 @@
 #include "policy/config.h"
 #include "policy/json.h"
 
-#define CONFIG_TIMEOUT_MS_MAX 86400000	/* a day: more is a slip of the unit */
 #define CONFIG_NAME_BYTES_MAX 128	/* of a target, of a body member, of a header */
 #define CONFIG_MODEL_BYTES_MAX 256
 #define CONFIG_API_KEY_BYTES_MAX 4096

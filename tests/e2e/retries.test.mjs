@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 
 import { parseEvents } from './client.mjs';
 import { World, envelope, refused, timely, until } from './harness.mjs';
-import { HARDY, fallback, heal, inline, isAnswerOf, outages, recordOf, routeOf, target, triesOf, walk } from './routes.mjs';
+import { HARDY, fallback, heal, inline, isAnswerOf, newLabel, outages, recordOf, routeOf, target, triesOf, walk } from './routes.mjs';
 
 const ROUNDING_MS = 5;	/* two clocks, each in whole milliseconds */
 let world, key;
@@ -214,6 +214,11 @@ describe('how long', { concurrency: true }, () => {
 		assert.match(JSON.parse(seen.answer.body).error.message, /350ms/);
 	});
 
+	test('a time in the header that is none is refused', async () => {
+		for (const time of ['0', '-1', '1.5', 'soon', '86400001', '99999999999999999999'])
+			assert.match(refused((await walk(world, { key, headers: [['x-portkey-request-timeout', time]] })).answer, 400, 'invalid_request_error'), /^x-portkey-request-timeout: must be a whole number/, time);
+	});
+
 	test('connecting is in it, and in the time of all attempts', async () => {
 		const sockets = [], mute = net.createServer((socket) => sockets.push(socket.on('error', () => {})));
 		await new Promise((resolve) => mute.listen(0, '127.0.0.1', resolve));
@@ -268,6 +273,20 @@ describe('in all', () => {
 		assert.ok(seen.answer.status >= 400, `${seen.answer.status}`);
 		envelope(seen.answer);
 		assert.deepEqual(seen.hits, { a: 1 });
+	});
+
+	test('waiting for what another request fetches is in it, and nothing is sent after it', async () => {
+		const config = target('a', { cache: { mode: 'simple' } }), script = { hold: { before_head: true, gate: 'total' } }, label = newLabel();
+		await until(async () => (await ask(config)).route.cache === 'MISS', 'there is a cache');
+		const first = walk(brief, { key: own, config, script, label });
+		await brief.providers.a.held(1);
+		const begin = Date.now(), second = await walk(brief, { key: own, config, script, label });
+		assert.equal(second.answer.status, 504);
+		assert.match(refused(second.answer, 504, 'timeout_error'), /routing\.total_ms/);
+		assert.ok(Date.now() - begin < 30000, 'the cache\'s own time is a minute');
+		await brief.providers.a.release('total');
+		assert.ok([200, 504].includes((await first).answer.status));
+		assert.equal((await brief.providers.a.labelled(label)).length, 1);
 	});
 
 	test('an answer that has begun may take longer', async () => {

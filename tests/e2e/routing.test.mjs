@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { Provider, World, messageBody, refused, timely } from './harness.mjs';
+import { parseEvents } from './client.mjs';
+import { Provider, World, messageBody, messageRequest, refused, timely } from './harness.mjs';
 
 const CONFIGS = [
 	{ slug: 'pc-pin', config: { override_params: { model: '@second/claude-opus-5-5' } } },
@@ -60,6 +61,22 @@ test('override_params.model picks provider and model, the answer keeps the clien
 		assert.equal(to, 'second');
 		assert.equal(sent.model, 'claude-opus-5-5');
 		assert.equal(JSON.parse(answer.body).model, 'claude-haiku-5-5');
+	}
+});
+
+test('the client\'s name may be longer or shorter, also in a stream whose length was announced', async () => {
+	const client = await world.open();
+	try {
+		for (const model of ['claude-opus-5-5', 'claude-sonnet-4-5-20250929', 'x', 'claude-haiku-5-5'])
+			for (const script of [{ framing: 'length' }, { framing: 'chunked' }, { framing: 'length', cut: [20, 60, 300], gap_ms: 5 }]) {
+				const answer = await client.exchange(messageRequest({ key, headers: [['x-portkey-config', 'pc-pin']], body: messageBody({ stream: true, model, script }) }));
+				const events = parseEvents(answer.body);
+				assert.equal(events[0].json.message.model, model);
+				assert.equal(events.at(-1).event, 'message_stop');
+				assert.ok(answer.body.toString().endsWith('\n\n'), 'the last event is whole');
+			}
+	} finally {
+		client.close();
 	}
 });
 
