@@ -451,7 +451,8 @@ admin_run(struct arena *a, struct settings *s, int listen_fd, int control_fd)
 	admin->arena = a;
 	admin->settings = settings_get(s);
 	admin->control_fd = control_fd;
-	bool ok = start(admin, listen_fd);
+	const struct channel_message ready = { .word = CHANNEL_READY };
+	bool ok = start(admin, listen_fd) && channel_send(control_fd, &ready, -1) == 0;
 	if (!ok)
 		stop(admin);
 	arena_heartbeat(a, PROC_ADMIN, clock_mono_ns());

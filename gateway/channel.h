@@ -19,7 +19,7 @@
 enum channel_word {
 	CHANNEL_RELOAD = 1,	/* master -> child, with a memfd: gateway/master.h says what is in it */
 	CHANNEL_RELOADED,	/* child -> master */
-	CHANNEL_READY,		/* worker -> master: it accepts connections */
+	CHANNEL_READY,		/* child -> master: it has come up, and does its work */
 };
 
 struct channel_message {

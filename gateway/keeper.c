@@ -54,6 +54,7 @@ struct keeper {
 	uint64_t tick, durable_tick;	/* what was charged before the latter is in the store */
 	struct cache_intake cache;
 	bool failing;			/* the store; has been logged */
+	bool told_ready;
 	bool stopping;
 };
 
@@ -235,6 +236,19 @@ heartbeat(struct keeper *k)
 	k->heartbeat_ns = now + HEARTBEAT_NS;
 }
 
+/* Once, when the store has been written. */
+static void
+tell_ready(struct keeper *k)
+{
+	const struct channel_message ready = { .word = CHANNEL_READY };
+
+	if (k->told_ready || k->control_fd < 0)
+		return;
+	k->told_ready = true;
+	if (channel_send(k->control_fd, &ready, -1) != 0)
+		log_warn("keeper: the master does not hear: %s", strerror(errno));
+}
+
 /* ---- the table of meters ---- */
 
 /* Before a flush, so that what was charged before is in the rings that it reads. */
@@ -323,6 +337,8 @@ keeper_run(struct arena *a, struct settings *s, int control_fd, int cache_fd)
 
 		tick(&k);
 		works = flush(&k, &records);
+		if (works)
+			tell_ready(&k);
 		evict(&k);
 		heartbeat(&k);
 		if (k.writer)		/* nobody else has the store */

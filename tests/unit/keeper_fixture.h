@@ -291,8 +291,10 @@ send_settings(struct world *w, struct slice bundle, uint64_t version)
 	assert_int_equal(channel_send(w->control, &m, fd), 0);
 	close(fd);
 	buf_free(&content);
-	assert_int_equal(poll(&p, 1, (int)(PATIENCE_NS / NS_PER_MS)), 1);
-	assert_int_equal(channel_receive(w->control, &m, &fd), 1);
+	do {	/* that it has come up, first */
+		assert_int_equal(poll(&p, 1, (int)(PATIENCE_NS / NS_PER_MS)), 1);
+		assert_int_equal(channel_receive(w->control, &m, &fd), 1);
+	} while (m.word == CHANNEL_READY);
 	assert_int_equal(m.word, CHANNEL_RELOADED);
 	assert_int_equal(m.version, version);
 }

@@ -79,6 +79,19 @@ tear_down(void **state)
 
 /* ---- one admin process ---- */
 
+static struct channel_message
+told(const struct admin_process *a)
+{
+	int64_t until = clock_mono_ns() + PATIENCE_MS * NS_PER_MS;
+	struct channel_message m = { .word = 0 };
+	int fd, result;
+
+	while ((result = channel_receive(a->control, &m, &fd)) == 0 && clock_mono_ns() < until)
+		poll(NULL, 0, 2);
+	assert_int_equal(result, 1);
+	return m;
+}
+
 static void
 start(struct admin_process *a)
 {
@@ -99,6 +112,7 @@ start(struct admin_process *a)
 	}
 	close(listener);
 	close(child_end);
+	assert_int_equal(told(a).word, CHANNEL_READY);
 }
 
 static int
@@ -351,8 +365,6 @@ test_reload(void **state)
 	struct channel_message m = { .word = CHANNEL_RELOAD, .version = 7 }, got = { .word = 0 };
 	struct tls_ticket_keys keys = { .previous_valid = false };
 	struct buf content;
-	int64_t until = clock_mono_ns() + PATIENCE_MS * NS_PER_MS;
-	int fd, result;
 
 	start(&a);
 	expect(&a, "GET", "/metrics", "HTTP/1.1 200", "\nweir_settings_version 1\n");
@@ -364,9 +376,7 @@ test_reload(void **state)
 	assert_int_equal(channel_send(a.control, &m, memfd), 0);
 	close(memfd);
 	buf_free(&content);
-	while ((result = channel_receive(a.control, &got, &fd)) == 0 && clock_mono_ns() < until)
-		poll(NULL, 0, 2);
-	assert_int_equal(result, 1);
+	got = told(&a);
 	assert_int_equal(got.word, CHANNEL_RELOADED);
 	assert_int_equal(got.version, 7);
 	expect(&a, "GET", "/metrics", "HTTP/1.1 200", "\nweir_settings_version 7\n");
@@ -376,9 +386,7 @@ test_reload(void **state)
 	memfd = channel_memfd("weir-test", (const struct slice[]){ SLICE("{") }, 1);
 	assert_int_equal(channel_send(a.control, &m, memfd), 0);
 	close(memfd);
-	while ((result = channel_receive(a.control, &got, &fd)) == 0 && clock_mono_ns() < until)
-		poll(NULL, 0, 2);
-	assert_int_equal(result, 1);
+	(void)told(&a);
 	expect(&a, "GET", "/metrics", "HTTP/1.1 200", "\nweir_settings_version 7\n");
 	stop(&a);
 }
