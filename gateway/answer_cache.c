@@ -149,7 +149,8 @@ make_key(struct request *r, uint64_t out[2])
 	canon_add(&k, space);
 	if (!space.n && !canon_add_json(&k, r->rec.metadata, &why))
 		return false;
-	canon_add(&k, r->config_inline ? r->rec.config_version : r->rec.config);
+	/* Not the version: texts with the same 32 bits of a digest are found in minutes. */
+	canon_add(&k, r->config_inline ? r->known.config : r->rec.config);
 	canon_add(&k, r->known.custom_host);
 	add_headers(&k, r);
 	canon_add(&k, r->at.model);

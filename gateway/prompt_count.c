@@ -95,6 +95,8 @@ countable(const struct request *r)
 
 	if (r->route != ROUTE_MESSAGES || !r->at.price || r->plane->settings->count_ms == 0 || !price_prompt_countable(s))
 		return false;
+	if (r->at.endpoint == &r->own_endpoint)
+		return false;	/* a host that the request brought could say any number, and holds would be as small */
 	for (uint32_t i = 0; i < s->members_count; i++)
 		if (!is_counted(s->members[i].name) && !is_among(s->members[i].name, other_members,
 		    sizeof(other_members) / sizeof(other_members[0])))
@@ -269,7 +271,9 @@ prompt_count(struct request *r, int64_t *tokens)
 
 	if (!countable(r) || !build_body(r, &body))
 		return PROMPT_UNCOUNTED;
-	struct siphash tag = siphash128(known->secret, body);
+	/* Each host counts for itself. */
+	const uint64_t secret[2] = { known->secret[0] ^ (uint64_t)(uintptr_t)r->at.endpoint->target, known->secret[1] };
+	struct siphash tag = siphash128(secret, body);
 	const struct remembered *found = place(known, tag);
 	if (found->tokens >= 0 && found->tag.lo == tag.lo && found->tag.hi == tag.hi) {
 		*tokens = found->tokens;

@@ -215,6 +215,17 @@ scan_body(struct request *r)
 	return STEP_NEXT;
 }
 
+/* It becomes a header's value. In JSON control characters are escaped, but for DEL,
+ * so that of a usual name only that has to be looked for. */
+static bool
+has_control(struct slice text, bool escaped)
+{
+	for (size_t i = 0; escaped && i < text.n; i++)
+		if ((unsigned char)text.p[i] < ' ')
+			return true;
+	return memchr(text.p, '\x7f', text.n) != NULL;
+}
+
 /* A body without a model may be one that the config has a model for. */
 static enum step
 requested_model(struct request *r)
@@ -230,7 +241,7 @@ requested_model(struct request *r)
 	}
 	char *text = scratch_alloc(&r->mem, raw.n);
 	size_t n = text ? json_unescape(raw, text, raw.n) : SIZE_MAX;
-	if (n == SIZE_MAX || n > MODEL_BYTES_MAX || memchr(text, '\0', n)) {
+	if (n == SIZE_MAX || n > MODEL_BYTES_MAX || has_control((struct slice){ text, n }, n < raw.n - 2)) {
 		request_refuse(r, &invalid, "model: not a model's name");
 		return STEP_STOP;
 	}

@@ -4,6 +4,7 @@
 //	WEIR_STAMPEDE	how many at once (2,000; 10,000 is the long form)
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 
 import { parseEvents, withoutPings } from './client.mjs';
@@ -23,7 +24,7 @@ before(async () => {
 });
 after(() => world.close());
 
-const cached = (more = {}) => target('a', { cache: { mode: 'simple', ...more } });
+const cached = (more = {}, ms = undefined) => target('a', { cache: { mode: 'simple', ...more }, request_timeout: ms });
 /** The same request each time for one label. */
 const ask = (label, { world: where = world, ...rest } = {}) => walk(where, { key, config: cached(), label, script: { events: 3, usage: USAGE }, ...rest });
 /** Waits until all workers have found the store: it is made while they start. */
@@ -106,6 +107,21 @@ describe('what is the same', () => {
 			const seen = await ask(label, { headers: other });
 			assert.deepEqual([seen.answer.status, seen.route.cache], [200, 'MISS'], JSON.stringify(other));
 			assert.equal((await ask(label, { headers: [['x-other', '1'], ...one] })).route.cache, 'HIT');
+		}
+	});
+
+	test('inline configs count as they are written: two with the same version are not the same', async () => {
+		const seen = new Map();
+		for (let ms = 10000, twin; ; ms++) {
+			const one = cached({}, ms), version = createHash('sha256').update(JSON.stringify(one)).digest('hex').slice(0, 8);
+			if ((twin = seen.get(version)) === undefined) {
+				seen.set(version, one);
+				continue;
+			}
+			const label = newLabel(), [first] = await stored(label, { config: one }), other = await ask(label, { config: twin });
+			assert.equal(other.route.config, first.route.config);
+			assert.equal(other.route.cache, 'MISS');
+			return;
 		}
 	});
 

@@ -4,12 +4,13 @@
 
 import assert from 'node:assert/strict';
 import dns from 'node:dns/promises';
+import http from 'node:http';
 import net from 'node:net';
 import os from 'node:os';
 import { after, before, describe, test } from 'node:test';
 
-import { Provider, World, refused } from './harness.mjs';
-import { HARDY, fallback, inline, isAnswerOf, saved, target, walk } from './routes.mjs';
+import { Provider, World, messageBody, refused } from './harness.mjs';
+import { HARDY, fallback, inline, isAnswerOf, recordOf, saved, target, walk } from './routes.mjs';
 
 const CUSTOM_KEY = 'sk-ant-of-the-custom-host';
 let world, key, trusting, trustingKey, strange;
@@ -156,6 +157,30 @@ test('a name is judged again by its address, when it is connected to', async (t)
 		}
 	}
 	return undefined;
+});
+
+test('what a host of the request counts is not believed: a hold would be as small as it likes', async () => {
+	const asked = [], liar = http.createServer((request, response) => {
+		asked.push(request.url);
+		response.setHeader('content-type', 'application/json');
+		request.resume().on('end', () => response.end('{"input_tokens":1}'));
+	});
+	await new Promise((resolve) => liar.listen(0, '127.0.0.1', resolve));
+	const lied = await World.open({ workers: 1, providers: [{ slug: 'a' }], settings: { ...HARDY, custom_hosts: { trusted: ['127.0.0.1'] } } });
+	try {
+		const own = await lied.weir.key('lied', '--budget', '0.6');
+		const body = messageBody({ max_tokens: 100, messages: [{ role: 'user', content: 'word '.repeat(60000) }] });
+		const config = { provider: '@a', api_key: 'k', custom_host: `http://127.0.0.1:${liar.address().port}/v1` };
+		refused(await lied.ask({ key: own, headers: [inline(config)], body }), 429, 'billing_error');
+		assert.deepEqual(asked, []);
+		const answer = await lied.ask({ key: own, body }), record = await recordOf(lied, answer);
+		assert.equal(answer.status, 200, answer.body.toString());
+		assert.ok(record.flags.includes('counted') && record.held_nusd >= record.cost_nusd && record.cost_nusd > 100_000_000, JSON.stringify([record.flags, record.held_nusd, record.cost_nusd]));
+	} finally {
+		await lied.close();
+		liar.closeAllConnections();
+		await new Promise((resolve) => liar.close(resolve));
+	}
 });
 
 test('a request that may bring nothing of its own brings no host', async () => {

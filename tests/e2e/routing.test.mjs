@@ -80,6 +80,14 @@ test('the client\'s name may be longer or shorter, also in a stream whose length
 	}
 });
 
+test('a name with control characters is none: it would become a header', async () => {
+	for (const model of ['a\r\nx-evil: 1', '@second/claude\nx-evil: 1', 'a\u0000b', 'a\u001fb', 'a\tb', 'a\u007fb']) {
+		const { answer, to } = await route([], { model });
+		assert.match(refused(answer, 400, 'invalid_request_error'), /^model: /);
+		assert.deepEqual([to, answer.headers.get('x-evil') ?? null], [null, null]);
+	}
+});
+
 test('override_params set what is there and add what is not; the rest keeps its bytes', async () => {
 	const body = '{"model":"claude-sonnet-5-5", "max_tokens":  1024,"messages":[{"role":"user","content":"n 1.0 \\u00e9"}],"x":1e2 }';
 	const { sent, last } = await route([['x-portkey-config', 'pc-params']], body);
