@@ -398,7 +398,7 @@ list_after(struct explainer *x, int status, struct buf *out)
 	const struct route_facts facts = route_facts_of(&x->r);
 	struct route_walk ahead = x->r.walk;
 
-	for (uint32_t n = 0; n < x->r.config->targets_count && route_next(&ahead, &facts, status, false) == ROUTE_TARGET; n++)
+	for (uint32_t n = 0; n < x->r.config->targets_count && route_next(&ahead, &facts, status) == ROUTE_TARGET; n++)
 		add_text(out, n ? ", " : "", x->r.config->nodes[ahead.target->node].path);
 	if (out->n == 0)
 		buf_add_str(out, "nothing, that is the answer");
@@ -512,7 +512,7 @@ walk(struct explainer *x)
 			add_text(&x->out, ": provider ", slice_of(r->at.provider->slug));
 			buf_add_str(&x->out, " does not offer the model\n");
 			const struct route_facts facts = route_facts_of(r);
-			step = route_next(&r->walk, &facts, status, false);
+			step = route_next(&r->walk, &facts, status);
 			continue;
 		}
 		add_way(x);

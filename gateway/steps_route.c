@@ -457,7 +457,7 @@ static enum route_step
 leave_for_next(struct request *r, int status)
 {
 	const struct route_facts facts = route_facts_of(r);
-	enum route_step step = route_next(&r->walk, &facts, status, false);
+	enum route_step step = route_next(&r->walk, &facts, status);
 
 	if (step == ROUTE_TARGET)
 		metrics_add(r->worker->arena, r->worker->index, COUNTER_FALLBACKS, 1);

@@ -14,9 +14,7 @@
  * taken only on the path on which the provider decodes it: the same shape in
  * the input of a tool call is text that somebody pays for.
  *
- * Edits keep every byte that they do not mean to change. What a drop removes
- * depends on which neighbours are dropped too (whose comma goes?), so the
- * list keeps the intents, and offsets are laid out anew after each change.
+ * Edits keep every byte that they do not mean to change.
  */
 #include "policy/body.h"
 
@@ -421,34 +419,6 @@ value_end(const struct body_scan *s, uint32_t member)
 	return offset_of(s, v->p) + v->n;
 }
 
-_Static_assert(SCAN_MEMBERS_MAX <= 64, "dropped members are a 64-bit set");
-
-/* How many members at the front are all dropped. */
-static uint32_t
-leading_drops(uint64_t dropped)
-{
-	return ~dropped ? (uint32_t)__builtin_ctzll(~dropped) : 64;
-}
-
-/* A dropped member takes the comma before it along. Where nothing is left
- * before it, it takes the one behind it, with the white space up to the next
- * member, so that what follows becomes the first. */
-static void
-lay_out_drop(const struct body_scan *s, struct body_edit *e, uint32_t leading)
-{
-	uint32_t i = e->member;
-	size_t end = value_end(s, i);
-
-	if (i >= leading) {
-		e->offset = value_end(s, i - 1);
-	} else {
-		e->offset = offset_of(s, s->members[i].name.p);
-		if (i + 1 < s->members_count)
-			end = offset_of(s, s->members[i + 1].name.p);
-	}
-	e->remove = end - e->offset;
-}
-
 /* New members follow the last value; without members, the opening bracket. */
 static size_t
 end_of_members(const struct body_scan *s)
@@ -456,33 +426,6 @@ end_of_members(const struct body_scan *s)
 	if (s->members_count > 0)
 		return value_end(s, s->members_count - 1);
 	return offset_of(s, memchr(s->body.p, '{', s->body.n)) + 1;
-}
-
-static void
-lay_out(const struct body_scan *s, struct body_edits *e)
-{
-	uint64_t dropped = 0;
-
-	for (uint32_t i = 0; i < e->count; i++)
-		if (e->edit[i].drop)
-			dropped |= UINT64_C(1) << e->edit[i].member;
-	uint32_t leading = leading_drops(dropped);
-	bool first = leading >= s->members_count;	/* none of the body's is left */
-	for (uint32_t i = 0; i < e->count; i++) {
-		struct body_edit *x = &e->edit[i];
-
-		if (x->drop) {
-			lay_out_drop(s, x, leading);
-		} else if (x->member == s->members_count) {
-			x->offset = end_of_members(s);
-			x->insert = x->added;
-			if (first) {	/* no comma before it */
-				x->insert.p++;
-				x->insert.n--;
-			}
-			first = false;
-		}
-	}
 }
 
 static bool
@@ -544,39 +487,18 @@ body_set(const struct body_scan *s, struct body_edits *e, const char *name,
 		edit.remove = m->value.n;
 		edit.insert = raw_json;
 	} else {
-		edit.added = added_text(name, raw_json, mem);
+		edit.added = edit.insert = added_text(name, raw_json, mem);
 		if (!edit.added.p)
 			return false;
+		edit.offset = end_of_members(s);
+		if (s->members_count == 0 && (x ? x == e->edit : e->count == 0)) {	/* the first of all: no comma */
+			edit.insert.p++;
+			edit.insert.n--;
+		}
 	}
 	if (!x)
 		x = &e->edit[e->count++];
 	*x = edit;
-	lay_out(s, e);
-	return true;
-}
-
-bool
-body_drop(const struct body_scan *s, struct body_edits *e, const char *name)
-{
-	const struct body_member *m = body_find(s, name);
-	struct body_edit *x = edit_find(s, e, m, name);
-
-	if (!m) {
-		if (x) {	/* added before: take that back */
-			uint32_t i = (uint32_t)(x - e->edit);
-
-			memmove(x, x + 1, (--e->count - i) * sizeof(*x));
-			lay_out(s, e);
-		}
-		return true;
-	}
-	if (!x) {
-		if (e->count == SPLICES_MAX)
-			return false;
-		x = &e->edit[e->count++];
-	}
-	*x = (struct body_edit){ .member = (uint32_t)(m - s->members), .drop = true };
-	lay_out(s, e);
 	return true;
 }
 

@@ -72,7 +72,6 @@ struct body_edits {
 		size_t offset, remove;	/* in the body */
 		struct slice insert;	/* lives as long as the request */
 		uint32_t member;	/* index of the member; members_count: a new one */
-		bool drop;
 		struct slice added;	/* of a new member: ,"name":value */
 	} edit[SPLICES_MAX];
 };		/* = {0} before the first edit */
@@ -81,11 +80,8 @@ struct scratch;
 bool body_set(const struct body_scan *s, struct body_edits *e, const char *name,
     struct slice raw_json, struct scratch *mem) MUST_CHECK;
 	/* Replaces the member's value, or adds the member at the end of the
-	 * object. A later set or drop of the same name wins. `raw_json` must live
+	 * object. A later set of the same name wins. `raw_json` must live
 	 * as long as the request. false: out of room; the edits are as before. */
-bool body_drop(const struct body_scan *s, struct body_edits *e, const char *name) MUST_CHECK;
-	/* Removes a top-level member and one comma; absent is fine. false: out of
-	 * room. */
 size_t body_pieces(const struct body_scan *s, struct body_edits *e, struct slice *out, size_t max);
 	/* The edited body in order; sorts the edits. Number of pieces; 2 x
 	 * SPLICES_MAX + 1 at the most. Without edits: one piece, the body. */

@@ -32,9 +32,6 @@ const struct price_row *price_find(const struct price_book *b, struct slice prov
 	 * be stripped before. NULL: unpriced. */
 struct slice price_row_name(const struct price_row *r);	/* with a NUL behind it */
 	/* "claude-opus-5-5@2026-09-22", for the record. */
-int64_t price_row_max_output(const struct price_row *r);
-	/* The model's ceiling of output tokens; 0 if unknown. */
-int64_t price_row_max_input(const struct price_row *r);
 
 int64_t price_cost_nusd(const struct price_book *b, const struct price_row *r,
     struct slice provider_type, const struct usage *u, int64_t wall_ns, bool *estimated);

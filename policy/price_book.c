@@ -595,18 +595,6 @@ price_row_name(const struct price_row *r)
 	return (struct slice){ r->name, r->name_bytes };
 }
 
-int64_t
-price_row_max_output(const struct price_row *r)
-{
-	return r->model->max_output_tokens;
-}
-
-int64_t
-price_row_max_input(const struct price_row *r)
-{
-	return r->model->max_input_tokens;
-}
-
 static int
 newest_first(const void *x, const void *y)
 {

@@ -265,11 +265,11 @@ falls_over(const struct config_node *fallback, int status)
 }
 
 enum route_step
-route_next(struct route_walk *w, const struct route_facts *f, int status, bool final)
+route_next(struct route_walk *w, const struct route_facts *f, int status)
 {
 	uint32_t n = w->target->node, up;
 
-	for (; !final && n != 0; n = up) {
+	for (; n != 0; n = up) {
 		up = node_at(w, n)->parent;
 		const struct config_node *parent = node_at(w, up);
 
@@ -305,7 +305,7 @@ route_has_next(const struct route_walk *w, const struct route_facts *f, int stat
 {
 	struct route_walk ahead = *w;
 
-	return route_next(&ahead, f, status, false) == ROUTE_TARGET;
+	return route_next(&ahead, f, status) == ROUTE_TARGET;
 }
 
 /* ---- in words ---- */

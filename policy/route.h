@@ -70,10 +70,10 @@ struct route_walk {
 enum route_step route_begin(struct route_walk *w, const struct config *c, const struct route_facts *f) MUST_CHECK;
 	/* The first target. TARGET, ALL_OUT or NO_MATCH. `c` must live as long as
 	 * the walk. */
-enum route_step route_next(struct route_walk *w, const struct route_facts *f, int status, bool final) MUST_CHECK;
+enum route_step route_next(struct route_walk *w, const struct route_facts *f, int status) MUST_CHECK;
 	/* The target's outcome was `status`, an upstream's or what stands for it
-	 * (408, 500, 503, 412, 429). `final`: never falls back, whatever the config
-	 * says. TARGET or OVER; OVER leaves walk.target at the last one. */
+	 * (408, 500, 503, 412, 429). TARGET or OVER; OVER leaves walk.target at the
+	 * last one. */
 enum route_step route_again(struct route_walk *w, const struct route_facts *f) MUST_CHECK;
 	/* The target at hand cannot be used any more, and has not been asked: another
 	 * one in its place, whatever the config says of outcomes. TARGET or OVER; OVER

@@ -445,33 +445,3 @@ catalog_key_change(struct catalog *c, struct slice id_or_slug, catalog_change_fn
 		    " (one of another workspace: WORKSPACE/SLUG)", SLICE_FMT(id_or_slug));
 	return result_of(rc, "write", why, why_size);
 }
-
-static int
-delete_in(struct catalog *c, MDB_txn *txn, struct slice name)
-{
-	char id_copy[KEY_NAME_BYTES_MAX + 1];
-	MDB_val id;
-	int rc = find_id(c, txn, name, &id);
-
-	if (rc)
-		return rc;
-	if (id.mv_size > sizeof(id_copy))
-		return MDB_CORRUPTED;
-	/* What LMDB returned may move at the first write. */
-	memcpy(id_copy, id.mv_data, id.mv_size);
-	id.mv_data = id_copy;
-	rc = forget(c, txn, id);
-	return rc ? rc : mdb_del(txn, c->keys, &id, NULL);
-}
-
-enum catalog_result
-catalog_key_delete(struct catalog *c, struct slice id_or_slug)
-{
-	char why[256];
-	MDB_txn *txn;
-	int rc = environment_begin(c->env, ENVIRONMENT_WRITE, &txn);
-
-	if (!rc)
-		rc = finish(txn, delete_in(c, txn, id_or_slug));
-	return result_of(rc, "write", why, sizeof(why));
-}

@@ -61,7 +61,6 @@ enum catalog_result catalog_key_change(struct catalog *c, struct slice id_or_slu
     void *arg, char *why, size_t why_size) MUST_CHECK;
 	/* Reads, changes and replaces in one transaction: of two tools at once
 	 * neither undoes what the other did. */
-enum catalog_result catalog_key_delete(struct catalog *c, struct slice id_or_slug) MUST_CHECK;
 typedef bool catalog_each_fn(struct slice json, void *arg);
 void catalog_keys_each(struct catalog *c, catalog_each_fn *each, void *arg);
 	/* In order of slug; stops when each() returns false. each() must not

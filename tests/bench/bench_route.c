@@ -74,7 +74,7 @@ walk(const struct config *c, const struct route_facts *f, int more)
 	if (route_begin(&w, c, f) != ROUTE_TARGET)
 		exit(1);
 	for (int i = 0; i < more; i++)
-		if (route_next(&w, f, 529, false) != ROUTE_TARGET)
+		if (route_next(&w, f, 529) != ROUTE_TARGET)
 			exit(1);
 	return w.target->number;
 }

@@ -94,7 +94,7 @@ walk(const struct config *c, uint64_t mask)
 	for (; step == ROUTE_TARGET; steps++) {
 		CHECK(steps < c->targets_count && is_usable(&mask, w.target));
 		bool more = route_has_next(&w, &f, 529);
-		step = route_next(&w, &f, 529, false);
+		step = route_next(&w, &f, 529);
 		CHECK(more == (step == ROUTE_TARGET));
 	}
 	CHECK(step != ROUTE_NO_MATCH || (c->has_conditions && c->nodes[w.at].mode == CONFIG_CONDITIONAL));

@@ -280,7 +280,7 @@ edited(const struct body_scan *s, struct body_edits *e, char *out, size_t size)
 	return out;
 }
 
-/* Applies edits: "-name" drops, "name=json" sets; spaces between them. */
+/* Applies edits, "name=json", with spaces between them. */
 static void
 expect_edit(const char *body, const char *edits, const char *expected)
 {
@@ -293,12 +293,10 @@ expect_edit(const char *body, const char *edits, const char *expected)
 	for (char *word; (word = strsep(&rest, " ")) != NULL;) {
 		char *value = strchr(word, '=');
 
-		if (word[0] == '-') {
-			assert_true(body_drop(&s, &e, word + 1));
-		} else if (value) {
-			*value = '\0';
-			assert_true(body_set(&s, &e, word, slice_of(value + 1), &memory));
-		}
+		if (!value)
+			continue;
+		*value = '\0';
+		assert_true(body_set(&s, &e, word, slice_of(value + 1), &memory));
 	}
 	assert_string_equal(edited(&s, &e, out, sizeof(out)), expected);
 	assert_true(json_check(slice_of(out), &why));
@@ -319,44 +317,8 @@ edits_keep_the_other_bytes(void **state)
 	expect_edit(body, "d=7 d=8 a=1 a=2", "{ \"a\" : 2 , \"b\":[2] ,\n\"c\":\"3\",\"d\":8 }");
 	expect_edit("{}", "d=7", "{\"d\":7}");
 	expect_edit(" { } ", "d=7 e=8", " {\"d\":7,\"e\":8 } ");
+	expect_edit("{}", "d=7 e=8 e=9 d=10", "{\"d\":10,\"e\":9}");
 	expect_edit("{}", "q\"\\=7", "{\"q\\\"\\\\\":7}");
-}
-
-static void
-drops_take_one_comma(void **state)
-{
-	static const char body[] = "{ \"a\" : 1 , \"b\":[2] ,\n\"c\":\"3\" }";
-
-	(void)state;
-	expect_edit(body, "-x", body);
-	expect_edit(body, "-a", "{ \"b\":[2] ,\n\"c\":\"3\" }");
-	expect_edit(body, "-b", "{ \"a\" : 1 ,\n\"c\":\"3\" }");
-	expect_edit(body, "-c", "{ \"a\" : 1 , \"b\":[2] }");
-	expect_edit(body, "-a -b", "{ \"c\":\"3\" }");
-	expect_edit(body, "-b -a", "{ \"c\":\"3\" }");
-	expect_edit(body, "-b -c", "{ \"a\" : 1 }");
-	expect_edit(body, "-c -a", "{ \"b\":[2] }");
-	expect_edit(body, "-c -b -a", "{  }");
-	expect_edit("{\"a\":1}", "-a", "{}");
-}
-
-static void
-edits_of_neighbours_combine(void **state)
-{
-	static const char body[] = "{ \"a\" : 1 , \"b\":[2] ,\n\"c\":\"3\" }";
-
-	(void)state;
-	expect_edit(body, "-a b=0", "{ \"b\":0 ,\n\"c\":\"3\" }");
-	expect_edit(body, "b=0 -a", "{ \"b\":0 ,\n\"c\":\"3\" }");
-	expect_edit(body, "-b a=0 c=0", "{ \"a\" : 0 ,\n\"c\":0 }");
-	expect_edit(body, "-c d=0", "{ \"a\" : 1 , \"b\":[2],\"d\":0 }");
-	expect_edit(body, "-a -b -c d=0", "{ \"d\":0 }");
-	expect_edit(body, "d=0 e=1 -c -b -a", "{ \"d\":0,\"e\":1 }");
-	expect_edit(body, "-a a=5", "{ \"a\" : 5 , \"b\":[2] ,\n\"c\":\"3\" }");
-	expect_edit(body, "a=5 -a", "{ \"b\":[2] ,\n\"c\":\"3\" }");
-	expect_edit(body, "d=5 -d", body);
-	expect_edit(body, "d=5 e=6 f=7 -d", "{ \"a\" : 1 , \"b\":[2] ,\n\"c\":\"3\",\"e\":6,\"f\":7 }");
-	expect_edit(body, "-a -b -c b=9", "{ \"b\":9 }");
 }
 
 static void
@@ -373,7 +335,6 @@ edits_are_bounded(void **state)
 		assert_true(body_set(&s, &e, name, SLICE("true"), &memory));
 	}
 	assert_false(body_set(&s, &e, "a", SLICE("true"), &memory));
-	assert_false(body_drop(&s, &e, "a"));
 	assert_true(body_set(&s, &e, "m3", SLICE("null"), &memory));
 	assert_true(json_check(slice_of(edited(&s, &e, out, sizeof(out))), &why));
 	scratch_reset(&memory);
@@ -433,11 +394,8 @@ random_edits_mean_what_they_say(void **state)
 			uint32_t i = dice(12);
 
 			snprintf(name, sizeof(name), "m%u", i);
-			model[i] = dice(2) ? values[dice(6)] : NULL;
-			if (model[i])
-				assert_true(body_set(&s, &e, name, slice_of(model[i]), &memory));
-			else
-				assert_true(body_drop(&s, &e, name));
+			model[i] = values[dice(6)];
+			assert_true(body_set(&s, &e, name, slice_of(model[i]), &memory));
 			if (dice(4) == 0)
 				edited(&s, &e, out, sizeof(out));	/* looking changes nothing */
 		}
@@ -476,8 +434,6 @@ main(void)
 		cmocka_unit_test(tools_are_told_apart),
 		cmocka_unit_test(long_and_deep_bodies_are_scanned),
 		cmocka_unit_test(edits_keep_the_other_bytes),
-		cmocka_unit_test(drops_take_one_comma),
-		cmocka_unit_test(edits_of_neighbours_combine),
 		cmocka_unit_test(edits_are_bounded),
 		cmocka_unit_test(random_edits_mean_what_they_say),
 	};

@@ -24,7 +24,7 @@ walk_text(const struct config *c, const struct route_facts *f, const int *status
 		buf_printf(out, "%u ", here->number);
 		if (!statuses[i])
 			return;
-		step = route_next(&w, f, statuses[i], false);
+		step = route_next(&w, f, statuses[i]);
 		assert_int_equal(more, step == ROUTE_TARGET);
 		if (step != ROUTE_TARGET)
 			assert_ptr_equal(w.target, here);
@@ -176,23 +176,6 @@ test_conditional(void **state)
 }
 
 /* An outcome that is the gateway's own fault ends it, whatever the config says. */
-static void
-test_final(void **state)
-{
-	(void)state;
-	struct config *c = accept("{" FB "," THREE "}");
-	struct world world = { .asked = 0 };
-	struct route_facts f = facts_of(&world);
-	struct route_walk w;
-
-	assert_int_equal(route_begin(&w, c, &f), ROUTE_TARGET);
-	assert_int_equal(route_next(&w, &f, 500, true), ROUTE_OVER);
-	assert_ptr_equal(w.target, &c->targets[0]);
-	assert_int_equal(route_next(&w, &f, 500, false), ROUTE_TARGET);
-	assert_ptr_equal(w.target, &c->targets[1]);
-	config_put(c);
-}
-
 /* The target at hand is out, and has not been asked: another one in its place. */
 static void
 test_again(void **state)
@@ -232,7 +215,7 @@ test_again(void **state)
 			assert_true(n < 8);
 			buf_printf(&text, "%u ", w.target->number);
 			if (n == 0 && rows[i].status) {
-				step = route_next(&w, &f, rows[i].status, false);
+				step = route_next(&w, &f, rows[i].status);
 				continue;
 			}
 			set_out(&world, w.target->number, true);
@@ -257,7 +240,7 @@ test_without_a_config(void **state)
 	assert_int_equal(route_begin(&w, config_none(), &f), ROUTE_TARGET);
 	assert_ptr_equal(w.target, config_none()->targets);
 	assert_false(route_has_next(&w, &f, 500));
-	assert_int_equal(route_next(&w, &f, 500, false), ROUTE_OVER);
+	assert_int_equal(route_next(&w, &f, 500), ROUTE_OVER);
 }
 
 /* ---- against a recursive reference ---- */
@@ -475,7 +458,7 @@ compare(const struct config *c, const char *json, struct tally *tally)
 	for (; step == ROUTE_TARGET; tally->steps++) {
 		buf_printf(&text, "%u ", w.target->number);
 		bool more = route_has_next(&w, &f, outcome[w.target->number]);
-		step = route_next(&w, &f, outcome[w.target->number], false);
+		step = route_next(&w, &f, outcome[w.target->number]);
 		assert_int_equal(more, step == ROUTE_TARGET);
 	}
 	if (!slice_eq(buf_slice(&text), buf_slice(&r.text)))
@@ -539,15 +522,15 @@ test_wide(void **state)
 	assert_int_equal(route_begin(&w, c, &f), ROUTE_TARGET);
 	assert_int_equal(w.target->number, 1999);
 	assert_true(world.asked <= 3 * 2000);
-	assert_int_equal(route_next(&w, &f, 500, false), ROUTE_OVER);
+	assert_int_equal(route_next(&w, &f, 500), ROUTE_OVER);
 	/* All work, and all fail: each gets its turn. */
 	memset(&world, 0, sizeof(world));
 	assert_int_equal(route_begin(&w, c, &f), ROUTE_TARGET);
 	for (uint32_t i = 1; i < 2000; i++) {
-		assert_int_equal(route_next(&w, &f, 500, false), ROUTE_TARGET);
+		assert_int_equal(route_next(&w, &f, 500), ROUTE_TARGET);
 		assert_int_equal(w.target->number, i);
 	}
-	assert_int_equal(route_next(&w, &f, 500, false), ROUTE_OVER);
+	assert_int_equal(route_next(&w, &f, 500), ROUTE_OVER);
 	assert_true(world.asked <= 10 * 2000);
 	config_put(c);
 	buf_free(&json);
@@ -610,7 +593,7 @@ test_describe(void **state)
 	conditions.metadata = SLICE("{\"team\":\"a\"}");
 	set_out(&world, 1, true);	/* "weight": 0.5 */
 	assert_int_equal(route_begin(&w, c, &f), ROUTE_TARGET);
-	assert_int_equal(route_next(&w, &f, 500, false), ROUTE_TARGET);
+	assert_int_equal(route_next(&w, &f, 500), ROUTE_TARGET);
 	route_describe(&w, &f, &out);
 	buf_add_char(&out, '\0');
 	assert_string_equal(out.p, "config: conditional: targets[0] \"big\", conditions[0] holds\n"
@@ -647,7 +630,6 @@ main(void)
 		cmocka_unit_test(test_fallback),
 		cmocka_unit_test(test_nested),
 		cmocka_unit_test(test_conditional),
-		cmocka_unit_test(test_final),
 		cmocka_unit_test(test_again),
 		cmocka_unit_test(test_without_a_config),
 		cmocka_unit_test(test_reference),

@@ -90,16 +90,6 @@ tls_random(void *out, size_t n)
 	return tls_rng(NULL, out, n) == 0;
 }
 
-const char *
-tls_library_version(void)
-{
-	static char text[32];
-
-	if (!text[0])
-		mbedtls_version_get_string_full(text);
-	return text;
-}
-
 /* ---- certificates and keys ---- */
 
 static void

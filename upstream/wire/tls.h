@@ -42,7 +42,6 @@ void tls_context_put(struct tls_context *c);
 	/* Counted: connections hold their context over a reload. */
 bool tls_random(void *out, size_t n);
 	/* From this process's generator; false if it failed. */
-const char *tls_library_version(void);
 
 /* ---- used by stream.c ---- */
 struct tls *tls_new(struct tls_context *c, const char *host);
