@@ -61,8 +61,16 @@ def requests(bench, proxies, body):
     return in_turn(proxies, bench.plan.rounds, measure)
 
 
+def from_cache(proxy, upstream):
+    """Has it kept its answer by now?"""
+    before = upstream.stats()["requests"]
+    return proxy.first_answer() and upstream.stats()["requests"] == before
+
+
 def hits(bench, proxies, upstream):
     """The same from a cache: no request may reach the upstream."""
+    for proxy in proxies:
+        harness.wait_for(lambda p=proxy: from_cache(p, upstream), f"{proxy.name}: an answer from its cache")
     before = upstream.stats()["requests"]
     figures = requests(bench, proxies, SMALL)
     asked = upstream.stats()["requests"] - before
