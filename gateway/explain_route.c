@@ -63,50 +63,6 @@ read_body(struct explainer *x, const char *name)
 }
 
 static int
-take_body(struct explainer *x, const char *name)
-{
-	struct slice text = name ? buf_slice(&x->body) : SLICE("{}"), raw;
-	const struct setting_model *alias;
-	struct json_error why;
-	struct request *r = &x->r;
-
-	r->asked = scratch_alloc(&r->body_mem, sizeof(*r->asked));
-	CHECK(r->asked);
-	if (!body_scan(text, r->asked, &why))
-		return args_mistake("explain", "--body %s: not a valid request: %s at byte %zu", name, why.what, why.offset);
-	raw = r->asked->model;
-	if (!raw.n)
-		return ARGS_GO;
-	char *model = r->asked->model_is_string ? scratch_alloc(&r->mem, raw.n) : NULL;
-	size_t n = model ? json_unescape(raw, model, raw.n) : SIZE_MAX;
-	if (n == SIZE_MAX || n == 0)
-		return args_mistake("explain", "--body %s: model: a non-empty string is expected", name);
-	r->model_requested = r->model_named = (struct slice){ model, n };
-	alias = settings_model(x->settings, r->model_requested);
-	if (alias)
-		r->model_named = slice_of(alias->model);
-	return ARGS_GO;
-}
-
-static int
-take_metadata(struct explainer *x, const char *text)
-{
-	struct metadata *m = scratch_alloc(&x->r.body_mem, sizeof(*m));
-	struct metadata_error why;
-
-	CHECK(m);
-	m->count = 0;
-	if (text && !metadata_parse(slice_of(text), x->settings->metadata.lenient, &x->r.body_mem, m, &why))
-		return args_mistake("explain", "--metadata: %s", why.what);
-	if (!metadata_merge(m, &x->r.key->metadata))
-		return args_mistake("explain", "--metadata: more than %d fields", METADATA_PAIRS_MAX);
-	x->r.rec.metadata = metadata_json(m, &x->r.mem);
-	if (!x->r.rec.metadata.p)
-		return args_mistake("explain", "--metadata: longer than %d bytes", METADATA_BYTES_MAX);
-	return ARGS_GO;
-}
-
-static int
 take_key(struct explainer *x, const struct explain_ask *ask)
 {
 	char why[WHY_BYTES] = "there is no such key";
@@ -128,47 +84,6 @@ take_key(struct explainer *x, const struct explain_ask *ask)
 		return 1;
 	}
 	x->r.rec.key_id = x->r.key->id;
-	return ARGS_GO;
-}
-
-/* One line, whatever the number of mistakes. */
-static void
-tell_first(const char *option, const struct problems *p)
-{
-	size_t n = strcspn(p->text.p, "\n");
-
-	if (p->count > 1)
-		args_mistake("explain", "%s: %.*s (and %u more)", option, (int)n, p->text.p, p->count - 1);
-	else
-		args_mistake("explain", "%s: %.*s", option, (int)n, p->text.p);
-}
-
-/* As steps_admit.c chooses: the request's, the key's, the workspace's, none. */
-static int
-take_config(struct explainer *x, const char *named)
-{
-	const struct settings *s = x->settings;
-	struct request *r = &x->r;
-	const struct setting_workspace *w = settings_workspace(s, r->key->workspace);
-	struct problems problems;
-
-	if (named && r->key->config && !r->key->allow_config_override)
-		return args_mistake("explain", "--config: this key does not allow another config than its own, \"%s\"", r->key->config);
-	if (named && *named == '{') {
-		problems_init(&problems);
-		r->config = r->config_inline = settings_inline_config(s, slice_of(named), &problems);
-		if (!r->config)
-			tell_first("--config", &problems);
-		problems_free(&problems);
-		r->rec.config = SLICE("inline");
-		return r->config ? ARGS_GO : ARGS_MISTAKE;
-	}
-	if (!named)
-		named = r->key->config ? r->key->config : w ? w->config : NULL;
-	r->config = named ? settings_config(s, slice_of(named)) : config_none();
-	if (!r->config)
-		return args_mistake("explain", "--config: there is no config \"%s\" in the settings", named);
-	r->rec.config = r->config->slug;
 	return ARGS_GO;
 }
 
@@ -225,7 +140,9 @@ open_worker(struct explainer *x, const char *run_folder)
 	w->random[0] = (uint64_t)clock_mono_ns();
 	w->random[1] = (uint64_t)clock_wall_ns();
 	w->upstream = upstream_new(&w->loop);
-	CHECK(w->upstream);
+	w->memo = metadata_memo_new();
+	w->config_memo = config_memo_new();
+	CHECK(w->upstream && w->memo && w->config_memo);
 	w->plane = plane_new(w->upstream, x->settings, NULL, false);
 	if (!w->plane)
 		return 1;	/* the log has said why */
@@ -238,7 +155,10 @@ close_all(struct explainer *x)
 {
 	struct worker *w = &x->worker;
 
+	endpoint_close(&x->r.own_endpoint);
 	config_put(x->r.config_inline);
+	metadata_memo_free(w->memo);
+	config_memo_free(w->config_memo);
 	if (x->r.key != &x->nobody)
 		key_free(x->r.key);
 	scratch_release(&x->r.mem);
@@ -291,10 +211,11 @@ add_request(struct explainer *x)
 	const struct request *r = &x->r;
 	struct buf *out = &x->out;
 
-	if (r->config->slug.n || r->config_inline) {
+	if (r->rec.config_version.n) {
 		add_text(out, "config    ", r->rec.config);
-		buf_printf(out, " of version %s\n", r->config->version);
-	} else {
+		add_text(out, " of version ", r->rec.config_version);
+		buf_add_char(out, '\n');
+	} else if (r->config) {
 		buf_add_str(out, "config    none\n");
 	}
 	if (r->key != &x->nobody) {
@@ -385,8 +306,8 @@ add_target(struct explainer *x)
 	if (t->drop_params_count)
 		buf_printf(out, "params    drop_params: %u path%s\n", t->drop_params_count, t->drop_params_count > 1 ? "s" : "");
 	add_cache(x, t);
-	uint32_t first_byte_ms = t->request_timeout_ms ? t->request_timeout_ms : x->settings->limit.first_byte_ms;
-	buf_printf(out, "attempts  %u, each with %s to its first byte", 1 + t->retry.attempts, tool_duration(first_byte_ms * NS_PER_MS, time));
+	buf_printf(out, "attempts  %u, each with %s to its first byte", 1 + t->retry.attempts,
+	    tool_duration(x->r.at.first_byte_ms * NS_PER_MS, time));
 	buf_printf(out, "; %s for all\n", tool_duration(x->settings->routing.total_ms * NS_PER_MS, time));
 }
 
@@ -455,27 +376,6 @@ add_out(struct explainer *x)
 		buf_add_str(&x->out, "note      no weir runs here: all targets count as healthy, and no conversation has begun\n");
 }
 
-/* At walk.target. NULL: the request stays there; else why it does not, and its
- * status, with which it may go on. */
-static const char *
-enter(struct request *r, int *status)
-{
-	struct slice from_model, unknown;
-
-	r->at = (struct at_target){ .target = r->walk.target };
-	*status = 400;
-	if (!target_model(r, &from_model))
-		return "the body names no model, and neither does the target";
-	r->at.provider = target_provider(r, plane_target_of(r->plane, r->config, r->at.target), from_model, &unknown);
-	if (!r->at.provider)
-		return unknown.n ? "no provider has the name that stands ahead of the model's" : "nothing names a provider";
-	*status = 403;
-	if (!model_allowed(r, r->at.model))
-		return "the model is not allowed for this key, or in its workspace";
-	*status = 404;
-	return model_offered(r->at.provider, r->at.model) ? NULL : "the provider does not offer the model";
-}
-
 static void
 add_way(struct explainer *x)
 {
@@ -492,44 +392,56 @@ add_way(struct explainer *x)
 }
 
 static void
-add_refusal(struct explainer *x, int status, const char *why)
+add_refusal(struct explainer *x)
 {
-	buf_printf(&x->out, "refused   %d: %s\n", status, why);
+	const struct record *rec = &x->r.rec;
+
+	buf_printf(&x->out, "refused   %u", rec->fixed.status);
+	add_text(&x->out, ": ", rec->error_message);
+	buf_add_char(&x->out, '\n');
 }
 
+static void
+add_passed(struct explainer *x)
+{
+	add_text(&x->out, "passed    ", x->r.rec.target);
+	add_text(&x->out, ": provider ", x->r.rec.provider);
+	buf_add_str(&x->out, " does not offer the model\n");
+}
+
+/* As walk_on() of steps_route.c, but for what takes something: probes, kept answers,
+ * limits. */
 static void
 walk(struct explainer *x)
 {
 	struct request *r = &x->r;
 	enum route_step step = route_first(r);
-	const char *why;
-	int status;
+	enum step entered = STEP_OUT;
 
 	for (uint32_t turns = 0; turns <= r->config->targets_count && step == ROUTE_TARGET; turns++) {
-		why = enter(r, &status);
-		if (why && status == 404 && route_has_more(r, status)) {
-			add_text(&x->out, "passed    ", r->config->nodes[r->walk.target->node].path);
-			add_text(&x->out, ": provider ", slice_of(r->at.provider->slug));
-			buf_add_str(&x->out, " does not offer the model\n");
-			const struct route_facts facts = route_facts_of(r);
-			step = route_next(&r->walk, &facts, status);
-			continue;
+		const struct route_facts facts = route_facts_of(r);
+
+		entered = target_choose(r, r->walk.target);
+		if (entered == STEP_NEXT)
+			entered = target_make(r);
+		if (entered == STEP_NEXT || entered == STEP_STOP) {
+			add_way(x);
+			break;
 		}
-		add_way(x);
-		if (why) {
-			add_refusal(x, status, why);
-			return;
-		}
+		if (entered == STEP_PASS)
+			add_passed(x);
+		step = entered == STEP_PASS ? route_next(&r->walk, &facts, r->passed_status) : route_again(&r->walk, &facts);
+	}
+	if (step == ROUTE_TARGET && entered == STEP_NEXT) {
 		add_target(x);
 		add_next(x);
 		add_out(x);
 		return;
 	}
 	add_out(x);
-	if (step == ROUTE_NO_MATCH)
-		add_refusal(x, 400, "no condition holds, and there is no default");
-	else
-		add_refusal(x, 503, "no target can be used now");
+	if (step != ROUTE_TARGET || entered != STEP_STOP)
+		route_refuse(r, step);
+	add_refusal(x);
 }
 
 /* ---- the command ---- */
@@ -546,8 +458,10 @@ prepare(struct explainer *x, struct explain_ask *ask)
 	r->worker = &x->worker;
 	r->start_mono_ns = clock_mono_ns();
 	r->start_wall_ns = clock_wall_ns();
-	if (ask->session)
-		r->known.session_id = slice_of(ask->session);
+	r->is_explained = true;
+	r->known.config = slice_of(ask->config);
+	r->known.metadata = slice_of(ask->metadata);
+	r->known.session_id = slice_of(ask->session);
 	if (!ask->store.config && access(SETTINGS_FILE, R_OK) == 0)
 		ask->store.config = SETTINGS_FILE;
 	if (status == ARGS_GO)
@@ -557,12 +471,10 @@ prepare(struct explainer *x, struct explain_ask *ask)
 	if (status == ARGS_GO)
 		status = take_key(x, ask);
 	if (status == ARGS_GO)
-		status = take_config(x, ask->config);
-	if (status == ARGS_GO)
 		status = take_path(x, ask->path);
-	if (status == ARGS_GO)
-		status = take_body(x, ask->body);
-	return status == ARGS_GO ? take_metadata(x, ask->metadata) : status;
+	r->body = ask->body ? x->body.p : (char *)(uintptr_t)"{}";
+	r->body_n = ask->body ? x->body.n : 2;
+	return status == ARGS_GO ? open_worker(x, ask->store.run_folder) : status;
 }
 
 int
@@ -576,12 +488,14 @@ explain_route(struct explain_ask *ask)
 	x->r.key = &x->nobody;
 	buf_init(&x->out, TEXT_BYTES_MAX);
 	status = prepare(x, ask);
-	if (status == ARGS_GO)
-		status = open_worker(x, ask->store.run_folder);
 	if (status == ARGS_GO) {
 		x->r.plane = x->worker.plane;
+		enum step resolved = step_resolve(&x->r);
 		add_request(x);
-		walk(x);
+		if (resolved == STEP_NEXT)
+			walk(x);
+		else
+			add_refusal(x);
 		signal(SIGPIPE, SIG_IGN);
 		fwrite(x->out.p, 1, x->out.n, stdout);	/* tool_printed() looks whether it has arrived */
 		status = tool_printed("explain");

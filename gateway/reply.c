@@ -202,6 +202,8 @@ request_refuse(struct request *r, const struct refusal_words *w, const char *fmt
 		return;
 	}
 	r->rec.fixed.status = (uint16_t)w->status;
+	if (r->is_explained)
+		return;
 	/* The body has not come whole. If it is small, read it first: then the
 	 * connection stays usable. */
 	if (!r->body_complete && r->keep_alive && !r->head.expect_continue && !r->head.chunked &&

@@ -159,6 +159,7 @@ struct request {
 	bool unrecorded;		/* over, but no page was free for its record */
 	bool no_record;			/* refused because records cannot be kept */
 	bool finished, settled, is_parked;
+	bool is_explained;		/* nobody sent it, nobody gets an answer: a refusal is noted in `rec`, and that is all */
 	enum timer_of { TIMER_NONE, TIMER_PAUSE, TIMER_ANSWER, TIMER_HOLD } timer_of;
 	struct deadline timer;
 	struct slice out_head;		/* built, not written yet */
@@ -222,14 +223,14 @@ enum route_step route_first(struct request *r);
 	 * conversation has to go on elsewhere. Asks nobody. */
 struct route_facts route_facts_of(struct request *r);
 	/* For steps of r->walk. */
-bool target_model(struct request *r, struct slice *from_model);
-	/* Which model is asked for at at.target, into at.model, and the provider's
-	 * slug ahead of its name. false: none is named anywhere. */
-const struct setting_provider *target_provider(const struct request *r, const struct plane_target *known,
-    struct slice from_model, struct slice *unknown);
-	/* Who is asked at at.target. In Portkey's order: the config's target, then
-	 * what the client says, then the default, then whoever offers the model.
-	 * NULL: nobody; *unknown is a slug that the client said, if that is why. */
+void route_refuse(struct request *r, enum route_step step);
+	/* The walk has no target: why, in words. */
+enum step target_choose(struct request *r, const struct config_target *t);
+	/* At that target: which model, who is asked for it and where. Asks nobody, and
+	 * takes nothing. PASS: it is not offered there. */
+enum step target_make(struct request *r);
+	/* What it is asked, at the target that was chosen: body, time. OUT: the
+	 * conversation cannot go on there. */
 const struct setting_provider *route_provider_asked(const struct request *r, struct slice from_model, struct slice *name);
 	/* The provider that the request itself names, by a header or ahead of its
 	 * model; *name none: it names none. NULL, too, if there is none of that name. */
@@ -265,7 +266,8 @@ void account_draft(struct request *r);
 
 void request_refuse(struct request *r, const struct refusal_words *w, const char *fmt, ...) PRINTF_LIKE(3, 4);
 	/* Answers in the Anthropic envelope, or, in a stream that has begun, by
-	 * an error event; settles, records. The request is freed. */
+	 * an error event; settles, records. The request is freed, unless
+	 * is_explained. */
 void request_refuse_now(struct request *r, const struct refusal_words *w, struct slice message);
 	/* The same with a ready text, whatever has come of the body. */
 void request_reply(struct request *r, int status, const char *content_type, const char *headers, struct slice body);

@@ -98,8 +98,11 @@ route_provider_asked(const struct request *r, struct slice from_model, struct sl
 	return name->n ? settings_provider(s, *name) : NULL;
 }
 
-const struct setting_provider *
-target_provider(const struct request *r, const struct plane_target *known, struct slice from_model, struct slice *unknown)
+/* In Portkey's order: the config's target, then what the client says, then the
+ * default, then whoever offers the model. NULL: nobody; *unknown is a slug that the
+ * client said, if that is why. */
+static const struct setting_provider *
+provider_of(const struct request *r, const struct plane_target *known, struct slice from_model, struct slice *unknown)
 {
 	const struct settings *s = r->plane->settings;
 	const struct config_target *t = r->at.target;
@@ -133,7 +136,7 @@ choose_provider(struct request *r, const struct plane_target *known, struct slic
 {
 	struct slice unknown;
 
-	r->at.provider = target_provider(r, known, from_model, &unknown);
+	r->at.provider = provider_of(r, known, from_model, &unknown);
 	if (unknown.n) {
 		request_refuse(r, &invalid, "there is no provider \"%.*s\"", unknown.n > 100 ? 100 : (int)unknown.n, unknown.p);
 		return STEP_STOP;
@@ -280,8 +283,9 @@ check_numbers(struct request *r)
 
 /* ---- the target: model ---- */
 
-bool
-target_model(struct request *r, struct slice *from_model)
+/* false: none is named anywhere. */
+static bool
+choose_model(struct request *r, struct slice *from_model)
 {
 	const struct config_target *t = r->at.target;
 	struct slice named = t->model.n ? t->model : r->model_named.n ? r->model_named : t->default_model, bare;
@@ -362,33 +366,50 @@ enter_conversation(struct request *r)
 	return STEP_STOP;
 }
 
-static enum step
-target_enter(struct request *r, const struct config_target *t)
+enum step
+target_choose(struct request *r, const struct config_target *t)
 {
 	const struct plane_target *known = plane_target_of(r->plane, r->config, t);
 	struct slice from_model;
-	enum step step;
 
 	if (r->at.target)
 		target_leave(r);
 	r->at.target = t;
 	r->rec.target = r->config->nodes[t->node].path;
-	if (!target_model(r, &from_model)) {
+	if (!choose_model(r, &from_model)) {
 		request_refuse(r, &invalid, "model: field required");
 		return STEP_STOP;
 	}
 	if (choose_provider(r, known, from_model) == STEP_STOP || choose_endpoint(r, known) == STEP_STOP)
 		return STEP_STOP;
-	if ((step = check_model(r)) != STEP_NEXT)
-		return step;
-	if ((t->breaker || r->config->several_targets) && !health_enter(r))
-		return STEP_OUT;	/* somebody else probes it by now */
+	return check_model(r);
+}
+
+enum step
+target_make(struct request *r)
+{
+	enum step step;
+
 	r->at.asked = r->asked;
 	if (r->config->several_targets && (step = enter_conversation(r)) != STEP_NEXT)
 		return step;
 	if (make_body(r) == STEP_STOP || set_model(r) == STEP_STOP || check_numbers(r) == STEP_STOP)
 		return STEP_STOP;
 	choose_time(r);
+	return STEP_NEXT;
+}
+
+static enum step
+target_enter(struct request *r, const struct config_target *t)
+{
+	enum step step = target_choose(r, t);
+
+	if (step != STEP_NEXT)
+		return step;
+	if ((t->breaker || r->config->several_targets) && !health_enter(r))
+		return STEP_OUT;	/* somebody else probes it by now */
+	if ((step = target_make(r)) != STEP_NEXT)
+		return step;
 	if ((t->cache.mode != CONFIG_CACHE_OFF || r->cache.role != CACHE_ASIDE) && (step = cache_step(r)) != STEP_NEXT)
 		return step;
 	return step_admit(r);
@@ -452,6 +473,15 @@ refuse_all_out(struct request *r)
 	buf_free(&reasons);
 }
 
+void
+route_refuse(struct request *r, enum route_step step)
+{
+	if (step == ROUTE_NO_MATCH)
+		refuse_no_match(r);
+	else
+		refuse_all_out(r);
+}
+
 /* From a target whose outcome was `status`. */
 static enum route_step
 leave_for_next(struct request *r, int status)
@@ -477,15 +507,8 @@ walk_on(struct request *r, enum route_step step)
 {
 	/* Each turn enters another target, or finds that somebody else was faster. */
 	for (uint32_t turns = 0; turns <= r->config->targets_count; turns++) {
-		switch (step) {
-		case ROUTE_TARGET:
-			break;
-		case ROUTE_NO_MATCH:
-			refuse_no_match(r);
-			return;
-		case ROUTE_ALL_OUT:
-		case ROUTE_OVER:	/* it could have gone on a moment ago */
-			refuse_all_out(r);
+		if (step != ROUTE_TARGET) {	/* OVER: it could have gone on a moment ago */
+			route_refuse(r, step);
 			return;
 		}
 		switch (target_enter(r, r->walk.target)) {
